@@ -1,0 +1,119 @@
+"""On which line of a TOML text a key stands: tomllib gives the values but not their places.
+
+The text has been accepted by tomllib, so only what moves lines and keys needs telling apart:
+strings, comments, brackets, table headers, and ``key =``.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise, takewhile
+from typing import Final, NamedTuple
+
+from gre_xdp.model import Loc
+
+_TOKEN: Final = re.compile(
+    r"""
+      (?P<blank>   [ \t\r]+ | \#[^\n]* )
+    | (?P<newline> \n )
+    | (?P<string>  \"{3} (?: \\. | [^\\] )*? \"{3,5} | '{3} .*? '{3,5}
+                 | " (?: \\. | [^"\\\n] )* " | ' [^'\n]* ' )
+    | (?P<word>    [A-Za-z0-9_-]+ )
+    | (?P<mark>    . )
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_OPENING, _CLOSING = ("[", "{"), ("]", "}")
+
+
+class _Token(NamedTuple):
+    kind: str
+    text: str
+    line: int
+
+
+class Locator:
+    """The line, counted from 1, of every table, key and array element of one TOML text."""
+
+    def __init__(self, text: str) -> None:
+        self._lines: dict[Loc, int] = {(): 1}
+        self._last: dict[Loc, int] = {}  # index of the last table of each array of tables
+        table: Loc = ()
+        for statement in _statements(text):
+            if statement[0].text == "[":
+                table = self._open_table(statement)
+            else:
+                self._note_pair(table, statement)
+
+    def line(self, path: Loc) -> int:
+        """The line of ``path``, else of the nearest thing that would hold it, else 1.
+
+        ``path`` is one of the model's: ``("tunnel", 1, "remote")`` is the second tunnel's.
+        """
+        while path not in self._lines:
+            path = path[:-1]
+        return self._lines[path]
+
+    def _open_table(self, header: Sequence[_Token]) -> Loc:
+        is_array = header[1].text == "["
+        keys = _keys(header[1 + is_array :])
+        path = (*self._resolve(keys[:-1]), keys[-1])
+        self._lines.setdefault(path, header[0].line)
+        if is_array:
+            self._last[path] = self._last.get(path, -1) + 1
+        table = self._resolve(keys)
+        self._lines.setdefault(table, header[0].line)
+        return table
+
+    def _resolve(self, keys: Iterable[str]) -> Loc:
+        """The path that the keys of a header mean: an array of tables means its last table."""
+        path: Loc = ()
+        for key in keys:
+            path = (*path, key)
+            if path in self._last:
+                path = (*path, self._last[path])
+        return path
+
+    def _note_pair(self, path: Loc, pair: Sequence[_Token]) -> None:
+        for key in _keys(pair):
+            path = (*path, key)
+            self._lines.setdefault(path, pair[0].line)
+        value = pair[[token.text for token in pair].index("=") + 1 :]
+        if value[0].text != "[":
+            return
+        depth = index = 0
+        for before, token in pairwise(value):
+            depth += (before.text in _OPENING) - (before.text in _CLOSING)
+            if depth == 1 and before.text in ("[", ","):
+                index += before.text == ","
+                self._lines[*path, index] = token.line
+
+
+def _statements(text: str) -> Iterator[list[_Token]]:
+    """The tokens of each header and each pair, which end at a newline outside all brackets."""
+    statement: list[_Token] = []
+    line = 1
+    depth = 0
+    for match in _TOKEN.finditer(text):
+        kind, token = str(match.lastgroup), match[0]
+        if kind == "newline" and depth == 0 and statement:
+            yield statement
+            statement = []
+        elif kind not in ("newline", "blank"):
+            depth += (token in _OPENING) - (token in _CLOSING)
+            statement.append(_Token(kind, token, line))
+        line += token.count("\n")
+    if statement:
+        yield statement
+
+
+def _keys(tokens: Iterable[_Token]) -> list[str]:
+    """The parts of the dotted key that the tokens begin with."""
+    parts = takewhile(lambda token: token.text not in ("=", "]"), tokens)
+    return [
+        tomllib.loads(f"key = {token.text}")["key"] if token.kind == "string" else token.text
+        for token in parts
+        if token.kind != "mark"
+    ]
