@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
+/* Counting, at the decision and together with the verdict it explains. */
+#pragma once
+
+#include "maps.h"
+#include "reasons.h"
+
+static __always_inline void count_reason(__u32 code)
+{
+	__u64 *counter = map_lookup(MAP_REASON_COUNTERS, &code);
+
+	if (counter)
+		*counter += 1;
+}
+
+static __always_inline int drop(__u32 code)
+{
+	count_reason(code);
+	return XDP_DROP;
+}
+
+static __always_inline int pass(__u32 code)
+{
+	count_reason(code);
+	return XDP_PASS;
+}
+
+/* Not ours, or not surely ours. */
+static __always_inline int pass_unrelated(void)
+{
+	return pass(REASON_NONE);
+}
+
+static __always_inline void count_received(__u32 tunnel, __u32 bytes)
+{
+	struct tunnel_counters *counters = map_lookup(MAP_TUNNEL_COUNTERS, &tunnel);
+
+	if (counters) {
+		counters->rx_packets += 1;
+		counters->rx_bytes += bytes;
+	}
+}
+
+static __always_inline void count_transmitted(__u32 tunnel, __u32 bytes)
+{
+	struct tunnel_counters *counters = map_lookup(MAP_TUNNEL_COUNTERS, &tunnel);
+
+	if (counters) {
+		counters->tx_packets += 1;
+		counters->tx_bytes += bytes;
+	}
+}

@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
+/* Receiving GRE: is it ours, is it whole, which tunnel is it?
+ *
+ * While that is unsure the kernel gets it; once it is ours, a bad one is dropped with a reason.
+ */
+#pragma once
+
+#include "ecn.h"
+
+/* GRE to a local of ours that no tunnel takes: one counter, no more work. Floods end here. */
+static __always_inline int refuse_unmatched(__be32 local, __be32 remote)
+{
+	__u32 first = 0;
+	struct settings *settings;
+	int is_pair = lookup_endpoint4(local, remote, 0, ENDPOINT_PAIR) != 0;
+
+	if (!is_pair && !is_local4(local))
+		return pass_unrelated();
+	settings = map_lookup(MAP_SETTINGS, &first);
+	if (settings && settings->unknown_gre_pass)
+		return pass(is_pair ? PASS_KEY_MISMATCH : PASS_UNKNOWN_TUNNEL);
+	return drop(is_pair ? DROP_KEY_MISMATCH : DROP_UNKNOWN_TUNNEL);
+}
+
+/* A delivery fragment holds no whole GRE packet, and reassembly is not XDP's to do. */
+static __always_inline int refuse_fragment(__be32 local, __be32 remote)
+{
+	if (lookup_endpoint4(local, remote, 0, ENDPOINT_PAIR))
+		return drop(DROP_OUTER_FRAGMENT);
+	return refuse_unmatched(local, remote);
+}
+
+/* The header ends before its flags say so, or the frame does. */
+static __always_inline int refuse_truncated(__be32 local)
+{
+	return is_local4(local) ? drop(DROP_GRE_TRUNCATED) : pass_unrelated();
+}
+
+/* RFC 2784 section 2.3.1: only version 0 is ours; version 1 is PPTP's (RFC 2637). */
+static __always_inline int refuse_version(__be32 local, __be16 flags)
+{
+	if (!is_local4(local))
+		return pass_unrelated();
+	if ((flags & GRE_VERSION_MASK) == GRE_VERSION_PPTP)
+		return pass(PASS_GRE_VERSION);
+	return drop(DROP_GRE_VERSION);
+}
+
+/* Inner packets that nobody honest sends through this tunnel. */
+static __always_inline int refuse_inner(struct packet *packet, __be32 local)
+{
+	if (packet->ip4) {
+		if (is_martian_source4(packet->ip4->saddr))
+			return drop(DROP_INNER_SOURCE);
+		if (packet->ip4->daddr == local)
+			return drop(DROP_LOOPED_BACK);
+		if (packet->ip4->protocol == IPPROTO_GRE && is_local4(packet->ip4->daddr))
+			return drop(DROP_NESTED_TUNNEL);
+	} else if (is_martian_source6(&packet->ip6->saddr)) {
+		return drop(DROP_INNER_SOURCE);
+	}
+	return NEXT_STAGE;
+}
+
+/* `cursor` stands behind the outer header `ip`. On NEXT_STAGE the packet is the inner one. */
+static __always_inline int decap4(struct packet *packet, struct cursor *cursor,
+				  const struct iphdr *ip)
+{
+	__be32 local = ip->daddr, remote = ip->saddr;
+	__u8 outer_tos = ip->tos;
+	__u32 payload = bpf_ntohs(ip->tot_len) - ip_header_bytes(ip);
+	void *start = cursor->at;
+	__be32 *key = 0;
+	struct gre_base *gre;
+	__u32 header;
+	__u32 *id;
+	int verdict;
+
+	if (is_fragment4(ip))
+		return refuse_fragment(local, remote);
+	gre = parse_gre_base(cursor);
+	if (!gre || payload < sizeof(*gre))
+		return refuse_truncated(local);
+	if (gre->flags & GRE_VERSION_MASK)
+		return refuse_version(local, gre->flags);
+	if ((gre->flags & GRE_CHECKSUM_BIT) && !parse_gre_word(cursor))
+		return refuse_truncated(local);
+	if (gre->flags & GRE_KEY_BIT) {
+		key = parse_gre_word(cursor);
+		if (!key)
+			return refuse_truncated(local);
+	}
+	if ((gre->flags & GRE_SEQUENCE_BIT) && !parse_gre_word(cursor))
+		return refuse_truncated(local);
+	header = cursor->at - start;
+	if (header > payload)
+		return refuse_truncated(local);
+
+	id = lookup_endpoint4(local, remote, key ? *key : 0,
+			      key ? ENDPOINT_KEYED : ENDPOINT_KEYLESS);
+	if (!id)
+		return refuse_unmatched(local, remote);
+	packet->from_id = *id;
+	packet->from = lookup_tunnel(packet->from_id);
+	if (!packet->from || !packet->from->inner_ifindex)
+		return drop(DROP_NO_TUNNEL);
+
+	if (gre->flags & GRE_ROUTING_BIT)
+		return drop(DROP_GRE_ROUTING_BIT);
+	if (gre->flags & GRE_RESERVED_BITS)
+		return drop(DROP_GRE_RESERVED_BITS);
+	if ((gre->flags & GRE_CHECKSUM_BIT) &&
+	    sum_frame(packet->ctx, start - frame_start(packet), payload) != 0xffff)
+		return drop(DROP_GRE_CHECKSUM);
+	if (gre->protocol != bpf_htons(ETH_P_IP) && gre->protocol != bpf_htons(ETH_P_IPV6))
+		return drop(DROP_UNKNOWN_PROTOCOL);
+	if (!parse_routed(packet, cursor, gre->protocol, payload - header))
+		return drop(DROP_INNER_MALFORMED);
+	verdict = refuse_inner(packet, local);
+	if (verdict != NEXT_STAGE)
+		return verdict;
+	if (!propagate_ecn(packet, outer_tos))
+		return drop(DROP_ECN_CE_NOT_ECT);
+	return NEXT_STAGE;
+}

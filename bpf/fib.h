@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
+/* The kernel's routing table: who is next, and does it lead into a tunnel? */
+#pragma once
+
+#include "packet.h"
+
+#ifndef AF_INET
+#define AF_INET	 2
+#define AF_INET6 10
+#endif
+
+/* Route the packet as if it came in by `ifindex`.
+ *
+ * Results as the kernel gives them (include/uapi/linux/bpf.h):
+ *   SUCCESS       next hop and egress known
+ *   NO_NEIGH      egress known, its link address not: also the normal case of a tunnel's device
+ *   FRAG_NEEDED   longer than the route's MTU; the egress is *not* reported (tot_len 0 skips this)
+ *   NOT_FWDED     ours, or broadcast; FWD_DISABLED: the host does not forward from `ifindex`
+ *   others        blackhole, unreachable, prohibit, light-weight tunnels: the kernel's to answer
+ */
+static __always_inline int lookup_route(struct packet *packet, struct bpf_fib_lookup *fib,
+					__u32 ifindex, __u32 bytes)
+{
+	__builtin_memset(fib, 0, sizeof(*fib));
+	fib->ifindex = ifindex;
+	fib->tot_len = bytes;
+	if (packet->ip4) {
+		fib->family = AF_INET;
+		fib->tos = packet->ip4->tos;
+		fib->l4_protocol = packet->ip4->protocol;
+		fib->ipv4_src = packet->ip4->saddr;
+		fib->ipv4_dst = packet->ip4->daddr;
+	} else {
+		fib->family = AF_INET6;
+		fib->flowinfo = *(__be32 *)packet->ip6 & bpf_htonl(0x0fffffff);
+		fib->l4_protocol = packet->ip6->nexthdr;
+		__builtin_memcpy(fib->ipv6_src, &packet->ip6->saddr, sizeof(fib->ipv6_src));
+		__builtin_memcpy(fib->ipv6_dst, &packet->ip6->daddr, sizeof(fib->ipv6_dst));
+	}
+	return bpf_fib_lookup(packet->ctx, fib, sizeof(*fib), 0);
+}
+
+/* Is the egress of a look-up known? Only then fib->ifindex is it (else it still is the ingress). */
+static __always_inline int is_egress_known(int result)
+{
+	return result == BPF_FIB_LKUP_RET_SUCCESS || result == BPF_FIB_LKUP_RET_NO_NEIGH;
+}
+
+/* The tunnel that an egress device stands for; its index goes to *id. */
+static __always_inline struct tunnel *lookup_egress_tunnel(__u32 ifindex, __u32 *id)
+{
+	struct device *device = lookup_device(ifindex);
+
+	if (!device || device->role != DEVICE_TUNNEL)
+		return 0;
+	*id = device->tunnel;
+	return lookup_tunnel(device->tunnel);
+}
+
+/* XDP_REDIRECT if frames may leave through this device, else XDP_ABORTED. The kernel remembers the
+ * last target, so asking early costs nothing.
+ */
+static __always_inline int redirect_to(__u32 ifindex)
+{
+	return bpf_redirect_map(map_ref(MAP_PORTS), ifindex, 0);
+}
+
+static __always_inline void fill_ethernet(struct ethhdr *eth, const __u8 *destination,
+					  const __u8 *source, __be16 protocol)
+{
+	__builtin_memcpy(eth->h_dest, destination, ETH_ALEN);
+	__builtin_memcpy(eth->h_source, source, ETH_ALEN);
+	eth->h_proto = protocol;
+}

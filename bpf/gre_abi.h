@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
+/* The contract between the C programs and Python: everything that crosses, and nothing else.
+ *
+ * gre_xdp/abi.py mirrors it; tests/contract proves sizes, offsets and numbers equal. Structures
+ * have no holes: padding is named, and zero in keys. A change of layout is a new PIN_VERSION there.
+ */
+#pragma once
+
+#include <uapi/linux/types.h>
+
+#define DEVICE_NAME_BYTES 16 /* IFNAMSIZ */
+#define MAC_BYTES	  6
+#define TUNNELS_MAX	  32768
+
+/* Maps by their index in the descriptor array that the loader gives to BPF_PROG_LOAD. */
+enum map_index {
+	MAP_SETTINGS,
+	MAP_ENDPOINTS4,
+	MAP_TUNNELS,
+	MAP_DEVICES,
+	MAP_PORTS,
+	MAP_TUNNEL_COUNTERS,
+	MAP_REASON_COUNTERS,
+	MAP_SCRATCH,
+	MAP_COUNT,
+};
+
+/* MAP_SETTINGS: one entry. */
+struct settings {
+	__u32 unknown_gre_pass; /* 1: GRE to a local of ours that no tunnel takes goes to the kernel
+				 */
+};
+
+/* What an entry of MAP_ENDPOINTS4 stands for. The last two answer "why did nothing match?". */
+enum endpoint_kind {
+	ENDPOINT_KEYLESS = 0, /* local, remote */
+	ENDPOINT_KEYED = 1,   /* local, remote, key */
+	ENDPOINT_PAIR = 2,    /* local, remote of any tunnel, whatever its key */
+	ENDPOINT_LOCAL = 3,   /* local of any tunnel */
+};
+
+/* Key of MAP_ENDPOINTS4; the value is a tunnel's index in MAP_TUNNELS (kinds 0 and 1). */
+struct endpoint4 {
+	__be32 local;  /* outer destination of what we receive */
+	__be32 remote; /* outer source; 0 for ENDPOINT_LOCAL */
+	__be32 key;    /* 0 unless ENDPOINT_KEYED */
+	__u32 kind;    /* enum endpoint_kind */
+};
+
+enum tunnel_flags {
+	TUNNEL_OKEY = 1 << 0,	     /* send a key */
+	TUNNEL_PMTUDISC = 1 << 1,    /* outer DF always set; else inner DF is copied */
+	TUNNEL_TTL_INHERIT = 1 << 2, /* outer TTL = inner TTL */
+	TUNNEL_TOS_INHERIT = 1 << 3, /* outer DSCP = inner DSCP */
+	TUNNEL_IKEY = 1 << 4,	     /* expect a key; the data path reads it in MAP_ENDPOINTS4 */
+};
+
+/* MAP_TUNNELS: one entry a tunnel; an unused entry has inner_ifindex 0. */
+struct tunnel {
+	char name[DEVICE_NAME_BYTES];
+	__be32 local;
+	__be32 remote;
+	__be32 ikey;
+	__be32 okey;
+	__u32 flags;	      /* enum tunnel_flags */
+	__u32 device_ifindex; /* the end that users see */
+	__u32 inner_ifindex;  /* the end whose program encapsulates */
+	__u32 mtu;	      /* largest inner packet, bytes from its IP header */
+	__u8 device_mac[MAC_BYTES];
+	__u8 ttl;
+	__u8 tos;
+};
+
+/* What a device is to the data path. */
+enum device_role {
+	DEVICE_PORT = 1,   /* an interface of the configuration */
+	DEVICE_TUNNEL = 2, /* a tunnel's device: what routes point to */
+	DEVICE_INNER = 3,  /* the other end of a tunnel's device */
+};
+
+/* MAP_DEVICES: ifindex -> what that device is. */
+struct device {
+	__u32 role;	     /* enum device_role */
+	__u32 tunnel;	     /* index in MAP_TUNNELS, unless DEVICE_PORT */
+	__u8 mac[MAC_BYTES]; /* DEVICE_PORT: frames to another address are not ours */
+	__u8 pad[2];
+};
+
+/* MAP_TUNNEL_COUNTERS: per CPU, by tunnel index. Bytes count from the inner IP header. */
+struct tunnel_counters {
+	__u64 rx_packets;
+	__u64 rx_bytes;
+	__u64 tx_packets;
+	__u64 tx_bytes;
+};
+
+/* MAP_REASON_COUNTERS: per CPU, a __u64 by reason code. MAP_PORTS: devmap hash by ifindex. */
+
+#define SCRATCH_BLOCK_BYTES 512
+
+/* MAP_SCRATCH: per CPU, one entry; working memory of one frame. */
+struct scratch {
+	__u32 offset;			     /* of the next octet to sum, in the frame */
+	__u32 bytes;			     /* still to sum */
+	__u8 block[SCRATCH_BLOCK_BYTES + 4]; /* a word to spare: the verifier rounds up */
+};

@@ -1,0 +1,239 @@
+"""The Python side of ``bpf/gre_abi.h``: layouts, numbers and byte order, and nowhere else.
+
+``tests/contract`` compiles assertions that every size, offset and number here equals the C one.
+Addresses and keys cross in network byte order, everything else in the host's.
+"""
+
+from __future__ import annotations
+
+import ctypes as ct
+import enum
+import socket
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from gre_xdp import bpf
+
+# Names the directory of pins: programs and maps of another layout never meet.
+PIN_VERSION = 1
+
+TUNNELS_MAX = 32768
+DEVICE_NAME_BYTES = 16
+MAC_BYTES = 6
+
+_Ipv4 = ct.c_uint8 * 4
+_Mac = ct.c_uint8 * MAC_BYTES
+
+
+class MapIndex(enum.IntEnum):
+    """Maps by their place in the loader's descriptor array (``enum map_index``)."""
+
+    SETTINGS = 0
+    ENDPOINTS4 = 1
+    TUNNELS = 2
+    DEVICES = 3
+    PORTS = 4
+    TUNNEL_COUNTERS = 5
+    REASON_COUNTERS = 6
+    SCRATCH = 7
+
+
+class EndpointKind(enum.IntEnum):
+    """``enum endpoint_kind``."""
+
+    KEYLESS = 0
+    KEYED = 1
+    PAIR = 2
+    LOCAL = 3
+
+
+class TunnelFlag(enum.IntFlag):
+    """``enum tunnel_flags``."""
+
+    OKEY = 1 << 0
+    PMTUDISC = 1 << 1
+    TTL_INHERIT = 1 << 2
+    TOS_INHERIT = 1 << 3
+    IKEY = 1 << 4
+
+
+class DeviceRole(enum.IntEnum):
+    """``enum device_role``."""
+
+    PORT = 1
+    TUNNEL = 2
+    INNER = 3
+
+
+class Settings(ct.Structure):
+    """``struct settings``."""
+
+    _fields_ = [("unknown_gre_pass", ct.c_uint32)]
+
+
+class Endpoint4(ct.Structure):
+    """``struct endpoint4``, a key: no holes."""
+
+    _fields_ = [("local", _Ipv4), ("remote", _Ipv4), ("key", _Ipv4), ("kind", ct.c_uint32)]
+
+
+class Tunnel(ct.Structure):
+    """``struct tunnel``."""
+
+    _fields_ = [
+        ("name", ct.c_char * DEVICE_NAME_BYTES),
+        ("local", _Ipv4),
+        ("remote", _Ipv4),
+        ("ikey", _Ipv4),
+        ("okey", _Ipv4),
+        ("flags", ct.c_uint32),
+        ("device_ifindex", ct.c_uint32),
+        ("inner_ifindex", ct.c_uint32),
+        ("mtu", ct.c_uint32),
+        ("device_mac", _Mac),
+        ("ttl", ct.c_uint8),
+        ("tos", ct.c_uint8),
+    ]
+
+
+class Device(ct.Structure):
+    """``struct device``."""
+
+    _fields_ = [
+        ("role", ct.c_uint32),
+        ("tunnel", ct.c_uint32),
+        ("mac", _Mac),
+        ("pad", ct.c_uint8 * 2),
+    ]
+
+
+class TunnelCounters(ct.Structure):
+    """``struct tunnel_counters``."""
+
+    _fields_ = [
+        ("rx_packets", ct.c_uint64),
+        ("rx_bytes", ct.c_uint64),
+        ("tx_packets", ct.c_uint64),
+        ("tx_bytes", ct.c_uint64),
+    ]
+
+
+class Scratch(ct.Structure):
+    """``struct scratch``."""
+
+    _fields_ = [("offset", ct.c_uint32), ("bytes", ct.c_uint32), ("block", ct.c_uint8 * 516)]
+
+
+REASON_COUNT = 128
+
+# The maps themselves, by index. Hashes are not preallocated: they cost what they hold.
+MAPS: dict[MapIndex, bpf.MapSpec] = {
+    MapIndex.SETTINGS: bpf.MapSpec("settings", bpf.MAP_TYPE_ARRAY, 4, ct.sizeof(Settings), 1),
+    MapIndex.ENDPOINTS4: bpf.MapSpec(
+        "endpoints4",
+        bpf.MAP_TYPE_HASH,
+        ct.sizeof(Endpoint4),
+        4,
+        # A tunnel has its own entry, its pair's and its local's.
+        3 * TUNNELS_MAX,
+        bpf.MAP_FLAG_NO_PREALLOC,
+    ),
+    MapIndex.TUNNELS: bpf.MapSpec("tunnels", bpf.MAP_TYPE_ARRAY, 4, ct.sizeof(Tunnel), TUNNELS_MAX),
+    MapIndex.DEVICES: bpf.MapSpec(
+        "devices",
+        bpf.MAP_TYPE_HASH,
+        4,
+        ct.sizeof(Device),
+        3 * TUNNELS_MAX,
+        bpf.MAP_FLAG_NO_PREALLOC,
+    ),
+    MapIndex.PORTS: bpf.MapSpec("ports", bpf.MAP_TYPE_DEVMAP_HASH, 4, 4, 2 * TUNNELS_MAX),
+    MapIndex.TUNNEL_COUNTERS: bpf.MapSpec(
+        "tunnel_counters",
+        bpf.MAP_TYPE_PERCPU_ARRAY,
+        4,
+        ct.sizeof(TunnelCounters),
+        TUNNELS_MAX,
+    ),
+    MapIndex.REASON_COUNTERS: bpf.MapSpec(
+        "reason_counters", bpf.MAP_TYPE_PERCPU_ARRAY, 4, 8, REASON_COUNT
+    ),
+    MapIndex.SCRATCH: bpf.MapSpec("scratch", bpf.MAP_TYPE_PERCPU_ARRAY, 4, ct.sizeof(Scratch), 1),
+}
+
+
+def u32(number: int) -> bytes:
+    """A map key or value that is one number in host byte order."""
+    return bytes(ct.c_uint32(number))
+
+
+def read_u32(data: bytes) -> int:
+    """The inverse of ``u32``."""
+    return ct.c_uint32.from_buffer_copy(data).value
+
+
+def ipv4(address: IPv4Address) -> ct.Array[ct.c_uint8]:
+    """An address in network byte order."""
+    return _Ipv4(*address.packed)
+
+
+def gre_key(key: int | None) -> ct.Array[ct.c_uint8]:
+    """A GRE key in network byte order; 0 where there is none (flags tell them apart)."""
+    return _Ipv4(*(key or 0).to_bytes(4, "big"))
+
+
+def read_ipv4(data: ct.Array[ct.c_uint8]) -> IPv4Address:
+    """The inverse of ``ipv4``."""
+    return IPv4Address(bytes(data))
+
+
+def read_gre_key(data: ct.Array[ct.c_uint8]) -> int:
+    """The inverse of ``gre_key``."""
+    return int.from_bytes(bytes(data), "big")
+
+
+def mac(text: str) -> ct.Array[ct.c_uint8]:
+    """A link address written ``aa:bb:cc:dd:ee:ff``; zeros for devices that have another kind."""
+    octets = bytes.fromhex(text.replace(":", ""))
+    return _Mac(*(octets if len(octets) == MAC_BYTES else bytes(MAC_BYTES)))
+
+
+def read_mac(data: ct.Array[ct.c_uint8]) -> str:
+    """The inverse of ``mac``."""
+    return bytes(data).hex(":")
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """Packets and bytes of one tunnel, summed over CPUs; bytes count from the inner IP header."""
+
+    rx_packets: int
+    rx_bytes: int
+    tx_packets: int
+    tx_bytes: int
+
+
+def percpu_size(value_size: int) -> int:
+    """Bytes that a look-up in a per-CPU map returns: every CPU's value, rounded up to 8."""
+    return (value_size + 7) // 8 * 8 * bpf.possible_cpus()
+
+
+def sum_counters(data: bytes) -> Counters:
+    """Sum a per-CPU ``struct tunnel_counters``."""
+    rows = (TunnelCounters * bpf.possible_cpus()).from_buffer_copy(data)
+    return Counters(
+        rx_packets=sum(row.rx_packets for row in rows),
+        rx_bytes=sum(row.rx_bytes for row in rows),
+        tx_packets=sum(row.tx_packets for row in rows),
+        tx_bytes=sum(row.tx_bytes for row in rows),
+    )
+
+
+def sum_u64(data: bytes) -> int:
+    """Sum a per-CPU ``__u64``."""
+    return sum((ct.c_uint64 * bpf.possible_cpus()).from_buffer_copy(data))
+
+
+def address_family(address: IPv4Address) -> int:
+    """The AF_* number that netlink wants."""
+    return socket.AF_INET if address.version == 4 else socket.AF_INET6

@@ -1,0 +1,413 @@
+"""The data plane of one network namespace: its pinned maps, programs and attachments.
+
+Loads what ``compiler`` compiled, with attach type BPF_XDP, and attaches it by pinned links: they
+survive us, refuse other programs with EBUSY, and change programs atomically.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes as ct
+import errno
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from gre_xdp import abi, bpf, compiler, errors
+from gre_xdp.abi import EndpointKind, MapIndex, TunnelFlag
+from gre_xdp.pins import Pins
+from gre_xdp.resources import Program, TunnelEntry
+
+_PROGRAM_FUNCTIONS: dict[Program, str] = {"port": "gre_xdp_port", "inner": "gre_xdp_inner"}
+_MODE_FLAGS = {"native": bpf.XDP_FLAGS_NATIVE, "skb": bpf.XDP_FLAGS_SKB}
+# The kernel adds this to every devmap: programs may look up, not write.
+_IMPLIED_MAP_FLAGS = 0x80
+_DIGEST_CHARACTERS = 12
+
+
+def source_digest() -> str:
+    """What the programs would be compiled from now; names their pins."""
+    digest = hashlib.sha256()
+    for path in sorted(compiler.source_dir().glob("*.[ch]")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:_DIGEST_CHARACTERS]
+
+
+@dataclass(frozen=True, slots=True)
+class PinnedLink:
+    """One of our attachments; ``ifindex`` is 0 when its device is gone."""
+
+    path: Path
+    ifindex: int
+    program_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class MapUse:
+    """How full a map is."""
+
+    name: str
+    entries: int
+    max_entries: int
+
+
+class DataPath:
+    """Open maps of a namespace. Use ``open_existing`` or ``create``, and ``close``."""
+
+    def __init__(self, pins: Pins, fds: dict[MapIndex, int]) -> None:
+        self.pins = pins
+        self._fds = fds
+
+    @classmethod
+    def open_existing(cls, pins: Pins) -> DataPath | None:
+        """The data plane that is pinned, or None if there is none.
+
+        Raises ``KernelError`` when a pinned map has another layout than this version's.
+        """
+        if not pins.exists():
+            return None
+        fds: dict[MapIndex, int] = {}
+        for index, spec in abi.MAPS.items():
+            path = pins.maps / spec.name
+            try:
+                fds[index] = bpf.get(path)
+            except FileNotFoundError:
+                # Interrupted before it was complete: creating continues where that stopped.
+                continue
+            _require_layout(fds[index], spec, path)
+        return cls(pins, fds)
+
+    @classmethod
+    def create(cls, pins: Pins) -> DataPath:
+        """Make and pin what is missing of the maps; raises ``OSError``, ``KernelError``."""
+        pins.make()
+        data_path = cls.open_existing(pins)
+        assert data_path is not None
+        for index, spec in abi.MAPS.items():
+            if index not in data_path._fds:
+                fd = bpf.map_create(spec)
+                bpf.pin(fd, pins.maps / spec.name)
+                data_path._fds[index] = fd
+        return data_path
+
+    @property
+    def is_complete(self) -> bool:
+        """Are all maps there?"""
+        return len(self._fds) == len(abi.MAPS)
+
+    def close(self) -> None:
+        """Close the descriptors; pins keep everything alive."""
+        for fd in self._fds.values():
+            os.close(fd)
+        self._fds.clear()
+
+    # --- programs -------------------------------------------------------------------------------
+
+    def load_programs(self, digest: str) -> None:
+        """Compile, load and pin the programs under their digest; raises ``KernelError``."""
+        bytecode = compiler.compile_programs()
+        directory = self.pins.programs / digest
+        directory.mkdir(mode=0o700, exist_ok=True)
+        fds = [self._fds[index] for index in abi.MapIndex]
+        for program, function in _PROGRAM_FUNCTIONS.items():
+            path = directory / program
+            path.unlink(missing_ok=True)
+            with bpf.owned(bpf.prog_load(function, bytecode.programs[function], fds)) as fd:
+                bpf.pin(fd, path)
+
+    def pinned_digests(self) -> list[str]:
+        """Digests of which all programs are pinned."""
+        return sorted(
+            directory.name
+            for directory in self.pins.programs.iterdir()
+            if all((directory / program).exists() for program in _PROGRAM_FUNCTIONS)
+        )
+
+    def prune_programs(self, keep: str) -> None:
+        """Unpin programs of other digests; those still attached live on in their links."""
+        for directory in self.pins.programs.iterdir():
+            if directory.name != keep:
+                for path in directory.iterdir():
+                    path.unlink()
+                directory.rmdir()
+
+    def program_ids(self) -> dict[int, tuple[Program, str]]:
+        """Our pinned programs: number → (program, digest)."""
+        found: dict[int, tuple[Program, str]] = {}
+        for digest in self.pinned_digests():
+            for program in _PROGRAM_FUNCTIONS:
+                with self.open_program(digest, program) as fd:
+                    found[bpf.prog_id(fd)] = (program, digest)
+        return found
+
+    @contextlib.contextmanager
+    def open_program(self, digest: str, program: Program) -> Iterator[int]:
+        """A pinned program's descriptor for the time of a block."""
+        with bpf.owned(bpf.get(self.pins.programs / digest / program)) as fd:
+            yield fd
+
+    # --- attachments ----------------------------------------------------------------------------
+
+    def links(self) -> list[PinnedLink]:
+        """Our attachments."""
+        found = []
+        for path in sorted(self.pins.links.iterdir()):
+            with bpf.owned(bpf.get(path)) as fd:
+                info = bpf.link_info(fd)
+            found.append(PinnedLink(path=path, ifindex=info.ifindex, program_id=info.prog_id))
+        return found
+
+    def attach(self, ifindex: int, program: Program, digest: str, mode: str) -> None:
+        """Attach a program to a device, or replace ours there; raises ``OSError``."""
+        path = self.pins.links / str(ifindex)
+        with self.open_program(digest, program) as program_fd:
+            if path.exists():
+                with bpf.owned(bpf.get(path)) as link_fd:
+                    if bpf.link_info(link_fd).ifindex == ifindex:
+                        bpf.link_update(link_fd, program_fd)
+                        return
+                path.unlink()
+            with bpf.owned(bpf.link_create(program_fd, ifindex, _MODE_FLAGS[mode])) as link_fd:
+                bpf.pin(link_fd, path)
+
+    def detach(self, ifindex: int) -> None:
+        """Detach ours from a device; nothing happens if it is not there."""
+        (self.pins.links / str(ifindex)).unlink(missing_ok=True)
+
+    # --- ports and devices ----------------------------------------------------------------------
+
+    def put_port(self, ifindex: int) -> None:
+        """Let the programs send out of a device."""
+        key = abi.u32(ifindex)
+        bpf.map_update(self._fds[MapIndex.PORTS], key, key)
+
+    def delete_port(self, ifindex: int) -> None:
+        """Stop that."""
+        bpf.map_delete(self._fds[MapIndex.PORTS], abi.u32(ifindex))
+
+    def is_port(self, ifindex: int) -> bool:
+        """May the programs send out of a device?"""
+        return bpf.map_lookup(self._fds[MapIndex.PORTS], abi.u32(ifindex), 4) is not None
+
+    def put_device(
+        self, ifindex: int, role: abi.DeviceRole, *, tunnel: int = 0, mac: str = ""
+    ) -> None:
+        """Tell the programs what a device is."""
+        device = abi.Device(role=role, tunnel=tunnel, mac=abi.mac(mac))
+        bpf.map_update(self._fds[MapIndex.DEVICES], abi.u32(ifindex), bytes(device))
+
+    def delete_device(self, ifindex: int) -> None:
+        """Let the programs forget a device."""
+        bpf.map_delete(self._fds[MapIndex.DEVICES], abi.u32(ifindex))
+
+    def devices(self) -> dict[int, abi.Device]:
+        """What the programs know of devices, by interface index."""
+        fd = self._fds[MapIndex.DEVICES]
+        found = {}
+        for key in bpf.map_keys(fd, 4):
+            value = bpf.map_lookup(fd, key, ct.sizeof(abi.Device))
+            if value is not None:
+                found[abi.read_u32(key)] = abi.Device.from_buffer_copy(value)
+        return found
+
+    # --- settings -------------------------------------------------------------------------------
+
+    def put_unknown_gre(self, policy: str) -> None:
+        """Set the policy for GRE that no tunnel takes: ``drop`` or ``pass``."""
+        settings = abi.Settings(unknown_gre_pass=policy == "pass")
+        bpf.map_update(self._fds[MapIndex.SETTINGS], abi.u32(0), bytes(settings))
+
+    def unknown_gre(self) -> str:
+        """The policy in force."""
+        value = bpf.map_lookup(self._fds[MapIndex.SETTINGS], abi.u32(0), ct.sizeof(abi.Settings))
+        assert value is not None  # an array always has its entries
+        return "pass" if abi.Settings.from_buffer_copy(value).unknown_gre_pass else "drop"
+
+    # --- tunnels --------------------------------------------------------------------------------
+
+    def tunnel(self, tunnel_id: int) -> abi.Tunnel:
+        """One tunnel's entry; ``inner_ifindex`` 0 means unused."""
+        value = bpf.map_lookup(
+            self._fds[MapIndex.TUNNELS], abi.u32(tunnel_id), ct.sizeof(abi.Tunnel)
+        )
+        assert value is not None  # an array always has its entries
+        return abi.Tunnel.from_buffer_copy(value)
+
+    def put_tunnel(self, tunnel_id: int, tunnel: abi.Tunnel) -> None:
+        """Write one tunnel's entry."""
+        bpf.map_update(self._fds[MapIndex.TUNNELS], abi.u32(tunnel_id), bytes(tunnel))
+
+    def endpoint(self, endpoint: abi.Endpoint4) -> int | None:
+        """The tunnel that receives from an endpoint."""
+        value = bpf.map_lookup(self._fds[MapIndex.ENDPOINTS4], bytes(endpoint), 4)
+        return None if value is None else abi.read_u32(value)
+
+    def put_endpoint(self, endpoint: abi.Endpoint4, tunnel_id: int) -> None:
+        """Let a tunnel receive from an endpoint."""
+        bpf.map_update(self._fds[MapIndex.ENDPOINTS4], bytes(endpoint), abi.u32(tunnel_id))
+
+    def delete_endpoint(self, endpoint: abi.Endpoint4) -> None:
+        """Stop that."""
+        bpf.map_delete(self._fds[MapIndex.ENDPOINTS4], bytes(endpoint))
+
+    # --- counters -------------------------------------------------------------------------------
+
+    def tunnel_counters(self, tunnel_id: int) -> abi.Counters:
+        """Packets and bytes of one tunnel, both directions, all CPUs."""
+        value = bpf.map_lookup(
+            self._fds[MapIndex.TUNNEL_COUNTERS],
+            abi.u32(tunnel_id),
+            abi.percpu_size(ct.sizeof(abi.TunnelCounters)),
+        )
+        assert value is not None  # an array always has its entries
+        return abi.sum_counters(value)
+
+    def reset_tunnel_counters(self, tunnel_id: int) -> None:
+        """Start a new tunnel at zero."""
+        zeros = bytes(abi.percpu_size(ct.sizeof(abi.TunnelCounters)))
+        bpf.map_update(self._fds[MapIndex.TUNNEL_COUNTERS], abi.u32(tunnel_id), zeros)
+
+    def reason_count(self, code: int) -> int:
+        """How many packets met a reason, all CPUs."""
+        value = bpf.map_lookup(
+            self._fds[MapIndex.REASON_COUNTERS], abi.u32(code), abi.percpu_size(8)
+        )
+        assert value is not None  # an array always has its entries
+        return abi.sum_u64(value)
+
+    def map_uses(self) -> list[MapUse]:
+        """How full the maps are whose number of entries follows the configuration."""
+        tunnels = sum(device.role == abi.DeviceRole.TUNNEL for device in self.devices().values())
+        counted = {MapIndex.TUNNELS: tunnels}
+        for index in (MapIndex.ENDPOINTS4, MapIndex.DEVICES, MapIndex.PORTS):
+            counted[index] = len(bpf.map_keys(self._fds[index], abi.MAPS[index].key_size))
+        return [
+            MapUse(abi.MAPS[index].name, entries, abi.MAPS[index].max_entries)
+            for index, entries in counted.items()
+        ]
+
+
+def _require_layout(fd: int, expected: bpf.MapSpec, path: Path) -> None:
+    found = bpf.map_spec(fd)
+    if (
+        found.type,
+        found.key_size,
+        found.value_size,
+        found.max_entries,
+        found.flags & ~_IMPLIED_MAP_FLAGS,
+    ) != (
+        expected.type,
+        expected.key_size,
+        expected.value_size,
+        expected.max_entries,
+        expected.flags,
+    ):
+        raise errors.KernelError(
+            f"the pinned map {expected.name} has another layout than this version's",
+            remedy="run gre-xdp down with the version that made it, then apply with this one",
+            where=str(path),
+        )
+
+
+# --- a tunnel's values, both ways ---------------------------------------------------------------
+
+
+def encode_tunnel(
+    entry: TunnelEntry, *, device_ifindex: int, inner_ifindex: int, device_mac: str
+) -> abi.Tunnel:
+    """A tunnel as the data path reads it."""
+    flags = TunnelFlag(0)
+    if entry.ikey is not None:
+        flags |= TunnelFlag.IKEY
+    if entry.okey is not None:
+        flags |= TunnelFlag.OKEY
+    if entry.pmtudisc:
+        flags |= TunnelFlag.PMTUDISC
+    if entry.ttl == "inherit":
+        flags |= TunnelFlag.TTL_INHERIT
+    if entry.tos == "inherit":
+        flags |= TunnelFlag.TOS_INHERIT
+    return abi.Tunnel(
+        name=entry.name.encode(),
+        local=abi.ipv4(entry.local),
+        remote=abi.ipv4(entry.remote),
+        ikey=abi.gre_key(entry.ikey),
+        okey=abi.gre_key(entry.okey),
+        flags=flags,
+        device_ifindex=device_ifindex,
+        inner_ifindex=inner_ifindex,
+        mtu=entry.mtu,
+        device_mac=abi.mac(device_mac),
+        ttl=0 if entry.ttl == "inherit" else entry.ttl,
+        tos=0 if entry.tos == "inherit" else entry.tos,
+    )
+
+
+def decode_tunnel(tunnel: abi.Tunnel, *, is_bound: bool) -> TunnelEntry:
+    """The inverse of ``encode_tunnel``."""
+    flags = TunnelFlag(tunnel.flags)
+    inherit: Literal["inherit"] = "inherit"
+    return TunnelEntry(
+        name=tunnel.name.decode(),
+        local=abi.read_ipv4(tunnel.local),
+        remote=abi.read_ipv4(tunnel.remote),
+        ikey=abi.read_gre_key(tunnel.ikey) if flags & TunnelFlag.IKEY else None,
+        okey=abi.read_gre_key(tunnel.okey) if flags & TunnelFlag.OKEY else None,
+        ttl=inherit if flags & TunnelFlag.TTL_INHERIT else tunnel.ttl,
+        tos=inherit if flags & TunnelFlag.TOS_INHERIT else tunnel.tos,
+        pmtudisc=bool(flags & TunnelFlag.PMTUDISC),
+        mtu=tunnel.mtu,
+        is_bound=is_bound,
+    )
+
+
+def receiving_endpoint(entry: TunnelEntry) -> abi.Endpoint4:
+    """What a packet of this tunnel looks like on receive."""
+    return abi.Endpoint4(
+        local=abi.ipv4(entry.local),
+        remote=abi.ipv4(entry.remote),
+        key=abi.gre_key(entry.ikey),
+        kind=EndpointKind.KEYLESS if entry.ikey is None else EndpointKind.KEYED,
+    )
+
+
+def pair_endpoint(entry: TunnelEntry) -> abi.Endpoint4:
+    """Says that local and remote are known, whatever the key."""
+    return abi.Endpoint4(
+        local=abi.ipv4(entry.local), remote=abi.ipv4(entry.remote), kind=EndpointKind.PAIR
+    )
+
+
+def local_endpoint(entry: TunnelEntry) -> abi.Endpoint4:
+    """Says that tunnels of ours end at this local."""
+    return abi.Endpoint4(local=abi.ipv4(entry.local), kind=EndpointKind.LOCAL)
+
+
+def attach_failure(error: OSError, device: str, mode: str) -> errors.GreXdpError:
+    """Say why a program could not be attached, and what to do."""
+    if error.errno == errno.EBUSY:
+        return errors.ForeignError(
+            f"another XDP program is attached to {device}",
+            remedy=f"detach it (ip link set dev {device} xdp off, or its owner's own command)",
+            where=device,
+        )
+    if error.errno in (errno.EOPNOTSUPP, errno.EINVAL) and mode == "native":
+        return errors.KernelError(
+            f"the driver of {device} refuses native XDP ({error.strerror})",
+            remedy='update the driver, or set mode = "skb" for this interface (slower)',
+            where=device,
+        )
+    if error.errno == errno.ERANGE:
+        return errors.KernelError(
+            f"the MTU of {device} is too large for native XDP",
+            remedy="lower its MTU (3500 always fits a page)",
+            where=device,
+        )
+    return errors.KernelError(
+        f"attaching to {device} in mode {mode}: {error.strerror}",
+        remedy="see dmesg for the driver's own words",
+        where=device,
+    )

@@ -1,0 +1,131 @@
+"""Where our maps, programs and links live in bpffs: one directory per layout and namespace.
+
+``/sys/fs/bpf/gre-xdp/v<N>/<namespace>/{maps,programs,links}``, 0700: whoever may open a pin may
+change the data plane, so only root may.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from gre_xdp import abi, errors
+
+BPFFS = Path("/sys/fs/bpf")
+_BPFFS_MAGIC = 0xCAFE4A11
+_DIRECTORY_MODE = 0o700
+# A kernel with CONFIG_BPF_PRELOAD puts these into every bpffs.
+_KERNEL_FILES = frozenset({"maps.debug", "progs.debug"})
+
+
+@dataclass(frozen=True, slots=True)
+class Pins:
+    """The pin paths of one network namespace."""
+
+    root: Path
+
+    @classmethod
+    def of_namespace(cls, cookie: int) -> Pins:
+        """The pins of the network namespace with this cookie."""
+        return cls(BPFFS / "gre-xdp" / f"v{abi.PIN_VERSION}" / str(cookie))
+
+    @property
+    def maps(self) -> Path:
+        """Directory of the maps, by map name."""
+        return self.root / "maps"
+
+    @property
+    def programs(self) -> Path:
+        """Directory of the programs, in one directory per digest of their source."""
+        return self.root / "programs"
+
+    @property
+    def links(self) -> Path:
+        """Directory of the attachments, by interface index (a name may change)."""
+        return self.root / "links"
+
+    def exists(self) -> bool:
+        """Is there a data plane in this namespace?"""
+        try:
+            return self.maps.is_dir()
+        except PermissionError as error:
+            raise errors.PrivilegeError(
+                f"reading {self.root}: permission denied", remedy="run as root"
+            ) from error
+
+    def make(self) -> None:
+        """Make the directories; raises ``OSError``."""
+        for directory in (self.maps, self.programs, self.links):
+            directory.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
+        # parents=True ignores the mode for parents.
+        for directory in (self.root, *list(self.root.parents)[:2]):
+            directory.chmod(_DIRECTORY_MODE)
+
+    def remove(self) -> None:
+        """Remove everything below, and the parents that are empty then."""
+        if self.root.is_dir():
+            for path in sorted(self.root.rglob("*"), reverse=True):
+                path.rmdir() if path.is_dir() else path.unlink()
+        for directory in (self.root, *list(self.root.parents)[:2]):
+            try:
+                directory.rmdir()
+            except FileNotFoundError:
+                continue
+            except OSError:
+                break
+
+
+class _StatFs(ctypes.Structure):
+    _fields_ = [("f_type", ctypes.c_long), ("rest", ctypes.c_uint8 * 256)]
+
+
+def is_bpffs_mounted() -> bool:
+    """Is ``/sys/fs/bpf`` a bpffs for this process?"""
+    buffer = _StatFs()
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.statfs(os.fsencode(BPFFS), ctypes.byref(buffer)):
+        return False
+    return bool(buffer.f_type == _BPFFS_MAGIC)
+
+
+def require_shared_mounts() -> None:
+    """Refuse to work where pins would vanish: ``ip netns exec`` gives its command a private /sys.
+
+    Raises ``HostError`` that names ``--netns``.
+    """
+    if is_bpffs_mounted():
+        return
+    try:
+        is_private = os.readlink("/proc/self/ns/mnt") != os.readlink("/proc/1/ns/mnt")
+    except OSError:
+        is_private = False
+    if is_private:
+        raise errors.HostError(
+            f"this shell has a private /sys without bpffs on {BPFFS} (ip netns exec makes one):"
+            " what gre-xdp pins there would die with it",
+            remedy="run gre-xdp outside, with --netns NAME",
+            where=str(BPFFS),
+        )
+
+
+def mount_bpffs() -> None:
+    """Mount bpffs; raises ``HostError``."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.mount(b"bpf", os.fsencode(BPFFS), b"bpf", ctypes.c_ulong(0), b"mode=0700"):
+        raise errors.HostError(
+            f"mounting bpffs on {BPFFS}: {os.strerror(ctypes.get_errno())}",
+            remedy=f"mount -t bpf bpf {BPFFS}",
+            where=str(BPFFS),
+        )
+
+
+def unmount_bpffs_if_empty() -> bool:
+    """Undo ``mount_bpffs`` when nobody has put anything there since."""
+    if not is_bpffs_mounted():
+        return False
+    if any(path.name not in _KERNEL_FILES for path in BPFFS.iterdir()):
+        return False
+    libc = ctypes.CDLL(None, use_errno=True)
+    return int(libc.umount2(os.fsencode(BPFFS), 0)) == 0

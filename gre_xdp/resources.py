@@ -1,0 +1,232 @@
+"""What exists in the kernel because of us: values that can be compared, planned and undone.
+
+A state is a mapping from keys to resources. Desired and observed states hold the same classes, so
+that a plan is nothing but their difference. Classes are listed in the order of creation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from gre_xdp.netlink.addresses import Interface as InterfaceAddress
+from gre_xdp.netlink.routes import Address as IpAddress
+from gre_xdp.netlink.routes import Network
+
+Key = tuple[str, ...]
+Mode = Literal["native", "skb"]
+Program = Literal["port", "inner"]
+
+INNER_PREFIX = "gx-"
+_DEVICE_NAME_CHARACTERS = 15
+
+
+def inner_name(tunnel: str) -> str:
+    """The name of a tunnel device's inner end: readable where it fits, unique always."""
+    name = INNER_PREFIX + tunnel
+    if len(name) <= _DEVICE_NAME_CHARACTERS:
+        return name
+    digest = hashlib.blake2s(tunnel.encode(), digest_size=3).hexdigest()
+    room = _DEVICE_NAME_CHARACTERS - len(INNER_PREFIX) - 1 - len(digest)
+    return f"{INNER_PREFIX}{tunnel[:room]}-{digest}"
+
+
+@dataclass(frozen=True, slots=True)
+class Sysctl:
+    """A network setting below /proc/sys/net."""
+
+    kind: ClassVar[str] = "sysctl"
+    path: str
+    value: str
+
+    @property
+    def key(self) -> Key:  # noqa: D102 - the same in every class: what identifies the resource
+        return (self.kind, self.path)
+
+    def __str__(self) -> str:
+        return f"net/{self.path} = {self.value}"
+
+
+@dataclass(frozen=True, slots=True)
+class DataPlane:
+    """The maps, and the programs compiled from sources with this digest."""
+
+    kind: ClassVar[str] = "programs"
+    digest: str
+
+    @property
+    def key(self) -> Key:  # noqa: D102
+        return (self.kind,)
+
+    def __str__(self) -> str:
+        return f"programs {self.digest}"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What becomes of GRE to a local of ours that no tunnel takes."""
+
+    kind: ClassVar[str] = "policy"
+    unknown_gre: str
+
+    @property
+    def key(self) -> Key:  # noqa: D102
+        return (self.kind,)
+
+    def __str__(self) -> str:
+        return f"unknown_gre = {self.unknown_gre}"
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelDevice:
+    """A tunnel's veth pair; ``is_ready`` when everything else about it is as it must be."""
+
+    kind: ClassVar[str] = "device"
+    name: str
+    mtu: int
+    is_ready: bool = True
+
+    @property
+    def key(self) -> Key:  # noqa: D102
+        return (self.kind, self.name)
+
+    def __str__(self) -> str:
+        return f"{self.name} mtu {self.mtu}" + ("" if self.is_ready else " (not ready)")
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """An XDP program on a device, and the device's place among those that XDP may send to."""
+
+    kind: ClassVar[str] = "attachment"
+    device: str
+    program: Program
+    mode: str
+    digest: str
+    mac: str  # of a port, as the data path knows it; empty for inner ends
+
+    @property
+    def key(self) -> Key:  # noqa: D102
+        return (self.kind, self.device)
+
+    def __str__(self) -> str:
+        mac = f" {self.mac}" if self.mac else ""
+        return f"{self.device}{mac} program {self.program} {self.digest} mode {self.mode}"
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelEntry:
+    """A tunnel as the data path knows it; ``is_bound`` when all its map entries agree."""
+
+    kind: ClassVar[str] = "tunnel"
+    name: str
+    local: ipaddress.IPv4Address
+    remote: ipaddress.IPv4Address
+    ikey: int | None
+    okey: int | None
+    ttl: int | Literal["inherit"]
+    tos: int | Literal["inherit"]
+    pmtudisc: bool
+    mtu: int
+    is_bound: bool = True
+
+    @property
+    def key(self) -> Key:  # noqa: D102
+        return (self.kind, self.name)
+
+    def __str__(self) -> str:
+        words = [self.name, f"local {self.local} remote {self.remote}"]
+        if self.ikey is not None and self.ikey == self.okey:
+            words.append(f"key {self.ikey}")
+        else:
+            words += [
+                f"{word} {key}"
+                for word, key in (("ikey", self.ikey), ("okey", self.okey))
+                if key is not None
+            ]
+        words.append(f"ttl {self.ttl} tos {self.tos} mtu {self.mtu}")
+        words.append("pmtudisc" if self.pmtudisc else "nopmtudisc")
+        return " ".join(words) + ("" if self.is_bound else " (incomplete)")
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelAddress:
+    """An address on a tunnel's device."""
+
+    kind: ClassVar[str] = "address"
+    device: str
+    address: InterfaceAddress
+
+    @property
+    def key(self) -> Key:  # noqa: D102
+        return (self.kind, self.device, str(self.address))
+
+    def __str__(self) -> str:
+        return f"{self.address} dev {self.device}"
+
+
+@dataclass(frozen=True, slots=True)
+class NextHop:
+    """A neighbour towards a remote that the kernel keeps resolved."""
+
+    kind: ClassVar[str] = "neighbour"
+    interface: str
+    address: IpAddress
+
+    @property
+    def key(self) -> Key:  # noqa: D102
+        return (self.kind, self.interface, str(self.address))
+
+    def __str__(self) -> str:
+        return f"{self.address} dev {self.interface} managed"
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelRoute:
+    """A route into a tunnel."""
+
+    kind: ClassVar[str] = "route"
+    destination: Network
+    device: str
+
+    @property
+    def key(self) -> Key:  # noqa: D102
+        return (self.kind, str(self.destination))
+
+    def __str__(self) -> str:
+        return f"{self.destination} dev {self.device}"
+
+
+Resource = (
+    Sysctl
+    | DataPlane
+    | Policy
+    | TunnelDevice
+    | Attachment
+    | TunnelEntry
+    | TunnelAddress
+    | NextHop
+    | TunnelRoute
+)
+
+# Creation order: a route attracts traffic, so it comes when everything behind it works.
+CREATION_ORDER: tuple[type[Resource], ...] = (
+    Sysctl,
+    DataPlane,
+    Policy,
+    TunnelDevice,
+    TunnelEntry,
+    Attachment,
+    TunnelAddress,
+    NextHop,
+    TunnelRoute,
+)
+
+State = dict[Key, Resource]
+
+
+def state(resources: list[Resource]) -> State:
+    """Index resources by key; the order of the list is the order among equals."""
+    return {resource.key: resource for resource in resources}
