@@ -1,0 +1,152 @@
+"""The agent: applies the configuration, then keeps the kernel so while the network changes.
+
+One loop: netlink events, SIGHUP and a slow timer all lead to the same reconcile. The data plane
+does not need the agent: it goes on when the agent dies, and a new one adopts what it finds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import time
+from pathlib import Path
+
+from gre_xdp import config as configuration
+from gre_xdp import errors, reconcile
+from gre_xdp.exporter import Exporter
+from gre_xdp.metrics import AgentState
+from gre_xdp.model import Config
+from gre_xdp.netlink import monitor
+from gre_xdp.netlink.routes import Address
+from gre_xdp.plan import Step
+from gre_xdp.resources import NextHop
+
+# Events come in bursts: wait a moment, then look once.
+_DEBOUNCE_S = 0.05
+# Look even when nothing was heard.
+_RESYNC_S = 30.0
+_MONITOR_RETRY_S = 1.0
+
+_log = logging.getLogger("gre_xdp.agent")
+
+
+def run(path: Path) -> None:
+    """Run until SIGTERM or SIGINT; the data plane stays. Raises ``GreXdpError`` at the start."""
+    asyncio.run(Agent(path).run())
+
+
+class Agent:
+    """One agent for one network namespace and one configuration file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._config = Config()
+        self._state = AgentState()
+        self._wake = asyncio.Event()
+        self._stop = asyncio.Event()
+        self._reload = False
+        self._is_failing = False
+        self._next_hops: frozenset[Address] = frozenset()
+
+    async def run(self) -> None:
+        """Apply, then follow."""
+        self._config = configuration.load(self._path)
+        steps = await asyncio.to_thread(reconcile.apply, self._config)
+        self._note_reload(successful=True)
+        _log.info("applied %s: %d changes", self._path, len(steps))
+        exporter = Exporter(self._config.exporter, self._state) if self._config.exporter else None
+        if exporter is not None:
+            exporter.start()
+            _log.info("metrics on http://%s/metrics", self._config.exporter)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._ask_reload)
+        monitoring = asyncio.create_task(self._monitor())
+        following = asyncio.create_task(self._follow())
+        try:
+            await self._stop.wait()
+        finally:
+            for task in (monitoring, following):
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+            if exporter is not None:
+                exporter.close()
+        _log.info("stopped; the data plane goes on (gre-xdp down removes it)")
+
+    def _ask_reload(self) -> None:
+        self._reload = True
+        self._wake.set()
+
+    async def _monitor(self) -> None:
+        """Turn events into wake-ups; lost events are a reason to look, too."""
+        while True:
+            try:
+                async for event in monitor.changes(self._is_next_hop):
+                    _log.debug("event %s", event)
+                    self._wake.set()
+            except OSError as error:
+                _log.warning("netlink events were lost (%s): looking at everything", error.strerror)
+                self._wake.set()
+                await asyncio.sleep(_MONITOR_RETRY_S)
+
+    def _is_next_hop(self, address: Address) -> bool:
+        return address in self._next_hops
+
+    async def _follow(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), _RESYNC_S)
+            await asyncio.sleep(_DEBOUNCE_S)
+            self._wake.clear()
+            if self._reload:
+                self._reload = False
+                await self._load()
+            await self._reconcile()
+
+    async def _load(self) -> None:
+        """Read the file again; a bad one leaves everything as it is."""
+        try:
+            config = configuration.load(self._path)
+            await asyncio.to_thread(reconcile.apply, config)
+        except errors.GreXdpError as error:
+            _log.error("%s was not loaded, the old configuration stays: %s", self._path, error)
+            self._note_reload(successful=False)
+            return
+        if config.exporter != self._config.exporter:
+            _log.warning("the exporter's address changes when the agent is restarted")
+        self._config = config
+        self._note_reload(successful=True)
+        _log.info("loaded %s", self._path)
+
+    async def _reconcile(self) -> None:
+        """Repair or report what differs; next hops are kept up in any case."""
+        is_repairing = self._config.drift == "repair"
+        try:
+            if is_repairing:
+                steps = await asyncio.to_thread(reconcile.apply, self._config)
+            else:
+                await asyncio.to_thread(reconcile.apply, self._config, (NextHop,))
+                steps = await asyncio.to_thread(reconcile.diff, self._config)
+        except errors.GreXdpError as error:
+            # Say it once: the next look may find the same.
+            if not self._is_failing:
+                _log.error("%s; remedy: %s", error, error.remedy)
+            self._is_failing = True
+            return
+        self._is_failing = False
+        self._next_hops = await asyncio.to_thread(reconcile.next_hops)
+        self._state.drift_changes = len(steps)
+        self._log_steps("repaired" if is_repairing else "differs", steps)
+
+    def _log_steps(self, what: str, steps: list[Step]) -> None:
+        for step in steps:
+            _log.info("%s: %s %s (%s)", what, step.action, step.object, step.detail)
+
+    def _note_reload(self, *, successful: bool) -> None:
+        self._state.last_reload_successful = successful
+        if successful:
+            self._state.last_reload_success_timestamp_s = time.time()

@@ -1,0 +1,99 @@
+"""The host as we find it: facts that the configuration has to fit, read once per reconcile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gre_xdp import sysctl
+from gre_xdp.netlink import DEVICE_GROUP, Netlink, firewall, routes
+from gre_xdp.netlink.firewall import ForwardChain
+from gre_xdp.netlink.links import Link, list_links
+from gre_xdp.netlink.neighbours import Neighbour, list_neighbours
+from gre_xdp.netlink.routes import Address, Path, RouteEntry
+from gre_xdp.owners import program_owner
+from gre_xdp.resources import INNER_PREFIX, inner_name
+
+_KERNEL_GRE_KINDS = frozenset({"gre", "gretap", "ip6gre", "ip6gretap", "erspan", "ip6erspan"})
+# ip_gre makes these by itself in every namespace; they carry nothing.
+_FALLBACK_DEVICES = frozenset({"gre0", "gretap0", "erspan0", "ip6gre0"})
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """Facts about one network namespace."""
+
+    links: dict[str, Link]
+    routes: tuple[RouteEntry, ...]
+    paths: dict[Address, Path | None]
+    neighbours: tuple[Neighbour, ...]
+    forward_chains: tuple[ForwardChain, ...]
+    accept_ra: dict[str, str]
+    ipv6_forwarding: dict[str, str]
+    has_force_forwarding: bool
+    attached: frozenset[int]  # interface indices that hold a link of ours
+    xdp_owners: dict[str, str]  # devices with somebody else's XDP program, and whose it is
+
+    @property
+    def has_ipv6(self) -> bool:
+        """Does the kernel speak IPv6 here?"""
+        return bool(self.ipv6_forwarding)
+
+    @property
+    def has_kernel_gre(self) -> bool:
+        """Has somebody made GRE tunnels of the kernel's own?"""
+        return any(
+            link.kind in _KERNEL_GRE_KINDS and name not in _FALLBACK_DEVICES
+            for name, link in self.links.items()
+        )
+
+    def link_of(self, ifindex: int) -> Link | None:
+        """The device with an index."""
+        return next((link for link in self.links.values() if link.index == ifindex), None)
+
+    def is_tunnel_device(self, name: str) -> bool:
+        """Is this device one that we made: a veth whose other end bears our name and group?"""
+        link, inner = self.links.get(name), self.links.get(inner_name(name))
+        return (
+            link is not None
+            and inner is not None
+            and link.kind == "veth"
+            and inner.group == DEVICE_GROUP
+            and inner.peer_index == link.index
+        )
+
+    def tunnel_devices(self) -> list[Link]:
+        """All devices that we made (their user's ends)."""
+        return [link for name, link in self.links.items() if self.is_tunnel_device(name)]
+
+    def is_ours(self, name: str) -> bool:
+        """Is this either end of a tunnel's device?"""
+        return self.is_tunnel_device(name) or (
+            name.startswith(INNER_PREFIX) and self.links[name].group == DEVICE_GROUP
+        )
+
+
+def read_host(netlink: Netlink, remotes: list[Address], attached: frozenset[int]) -> Host:
+    """Read the facts; ``remotes`` are the addresses whose paths matter."""
+    devices = sysctl.devices("ipv6")
+    links = list_links(netlink)
+    return Host(
+        links=links,
+        routes=tuple(routes.list_routes(netlink)),
+        paths={remote: routes.path_to(netlink, remote) for remote in remotes},
+        neighbours=tuple(list_neighbours(netlink)),
+        forward_chains=tuple(firewall.forward_chains()),
+        accept_ra={
+            device: sysctl.read(f"ipv6/conf/{device}/accept_ra") or "0" for device in devices
+        },
+        ipv6_forwarding={
+            device: sysctl.read(f"ipv6/conf/{device}/forwarding") or "0" for device in devices
+        },
+        # Linux 6.17: one interface can forward without making the whole host a router.
+        has_force_forwarding=sysctl.read("ipv6/conf/all/force_forwarding") is not None,
+        attached=attached,
+        xdp_owners={
+            name: program_owner(link.xdp_program_id)
+            for name, link in links.items()
+            if link.xdp_program_id is not None and link.index not in attached
+        },
+    )

@@ -1,0 +1,85 @@
+"""What the kernel cannot remember for us: the settings that were there before we changed them.
+
+One small JSON file per network namespace under /run/gre-xdp (0700), written atomically. Everything
+else is read back from the kernel.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+RUN_DIRECTORY = Path("/run/gre-xdp")
+_BPFFS_MARK = RUN_DIRECTORY / "bpffs-mounted"
+
+
+@dataclass(slots=True)
+class Memory:
+    """Previous values of sysctls by path, in the order in which they were changed."""
+
+    path: Path
+    sysctls: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of_namespace(cls, cookie: int) -> Memory:
+        """Read what was remembered for a namespace; nothing if there is no file."""
+        memory = cls(RUN_DIRECTORY / f"{cookie}.json")
+        try:
+            content = json.loads(memory.path.read_text())
+        except (FileNotFoundError, ValueError):
+            return memory
+        memory.sysctls = dict(content.get("sysctls", {}))
+        return memory
+
+    def remember(self, path: str, value: str) -> None:
+        """Note a value before it is changed for the first time."""
+        if path not in self.sysctls:
+            self.sysctls[path] = value
+            self._write()
+
+    def forget(self, path: str) -> None:
+        """Drop a note once its value is back."""
+        if self.sysctls.pop(path, None) is not None:
+            self._write()
+
+    def _write(self) -> None:
+        if not self.sysctls:
+            self.path.unlink(missing_ok=True)
+            remove_directory_if_empty()
+            return
+        make_directory()
+        temporary = self.path.with_suffix(".new")
+        temporary.write_text(json.dumps({"sysctls": self.sysctls}, indent=1))
+        os.replace(temporary, self.path)
+
+
+def make_directory() -> None:
+    """Make /run/gre-xdp, 0700."""
+    RUN_DIRECTORY.mkdir(mode=0o700, exist_ok=True)
+
+
+def remove_directory_if_empty() -> None:
+    """Leave nothing behind."""
+    try:
+        RUN_DIRECTORY.rmdir()
+    except OSError:
+        return
+
+
+def note_bpffs_mounted() -> None:
+    """Remember that bpffs was mounted by us."""
+    make_directory()
+    _BPFFS_MARK.touch()
+
+
+def was_bpffs_mounted_by_us() -> bool:
+    """Was it?"""
+    return _BPFFS_MARK.exists()
+
+
+def forget_bpffs_mounted() -> None:
+    """It is unmounted again."""
+    _BPFFS_MARK.unlink(missing_ok=True)
+    remove_directory_if_empty()

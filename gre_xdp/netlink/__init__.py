@@ -1,0 +1,19 @@
+"""Everything that is said to the kernel by netlink; with the lab, the only place for pyroute2.
+
+Functions take the open ``Netlink`` socket and return plain values; ``NetlinkError`` is raised as
+the kernel answered it. The network namespace is the one that was current at the opening.
+"""
+
+from __future__ import annotations
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+# Marks routes, addresses and neighbours as ours; GRE's own protocol number, free in rt_protos.
+PROTOCOL = 47
+# Marks the inner ends of our tunnel devices ("ip -d link" shows it as the group).
+DEVICE_GROUP = 47
+
+Netlink = IPRoute
+
+__all__ = ["DEVICE_GROUP", "PROTOCOL", "Netlink", "NetlinkError"]

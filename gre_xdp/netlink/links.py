@@ -1,0 +1,104 @@
+"""Network devices: what there is, and our veth pairs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from gre_xdp.netlink import DEVICE_GROUP, Netlink
+
+_IFF_UP = 0x1
+_IFF_NOARP = 0x80
+_XDP_MODES = {1: "native", 2: "skb", 3: "offload", 4: "several"}
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One network device; ``mtu`` in bytes."""
+
+    name: str
+    index: int
+    mtu: int
+    mac: str
+    kind: str | None
+    is_up: bool
+    is_noarp: bool
+    group: int
+    peer_index: int | None
+    xdp_mode: str | None
+    xdp_program_id: int | None
+    tx_dropped: int
+
+
+def list_links(netlink: Netlink) -> dict[str, Link]:
+    """All devices of the namespace, by name."""
+    links = (_link(message) for message in netlink.get_links())
+    return {link.name: link for link in links}
+
+
+def get_link(netlink: Netlink, index: int) -> Link:
+    """One device by its index; raises ``NetlinkError`` when there is none."""
+    (message,) = netlink.get_links(index)
+    return _link(message)
+
+
+def _link(message: Any) -> Link:
+    info = message.get_attr("IFLA_LINKINFO")
+    xdp = message.get_attr("IFLA_XDP")
+    mode = _xdp_mode(xdp.get_attr("IFLA_XDP_ATTACHED")) if xdp else None
+    return Link(
+        name=message.get_attr("IFLA_IFNAME"),
+        index=message["index"],
+        mtu=message.get_attr("IFLA_MTU"),
+        mac=message.get_attr("IFLA_ADDRESS") or "",
+        kind=info.get_attr("IFLA_INFO_KIND") if info else None,
+        is_up=bool(message["flags"] & _IFF_UP),
+        is_noarp=bool(message["flags"] & _IFF_NOARP),
+        group=message.get_attr("IFLA_GROUP") or 0,
+        peer_index=message.get_attr("IFLA_LINK"),
+        xdp_mode=mode,
+        xdp_program_id=xdp.get_attr("IFLA_XDP_PROG_ID") if mode else None,
+        tx_dropped=(message.get_attr("IFLA_STATS64") or {}).get("tx_dropped", 0),
+    )
+
+
+def _xdp_mode(attached: Any) -> str | None:
+    # pyroute2 names some of the values; the kernel's numbers are in if_link.h (XDP_ATTACHED_*).
+    names = {None: None, "xdp": "native", "xdpgeneric": "skb", "xdpoffload": "offload"}
+    return names[attached] if attached in names else _XDP_MODES.get(attached)
+
+
+def add_veth(netlink: Netlink, name: str, inner_name: str, mtu: int) -> None:
+    """Make a tunnel's device and its inner end, marked as ours from the first moment."""
+    netlink.link(
+        "add",
+        ifname=name,
+        kind="veth",
+        mtu=mtu,
+        peer={"ifname": inner_name, "group": DEVICE_GROUP, "mtu": mtu},
+    )
+
+
+def set_noarp(netlink: Netlink, index: int) -> None:
+    """Ask no neighbour: whatever is sent into the device is for the tunnel."""
+    netlink.link("set", index=index, flags=_IFF_NOARP, change=_IFF_NOARP)
+
+
+def set_mtu(netlink: Netlink, index: int, mtu: int) -> None:
+    """Change a device's MTU, in bytes."""
+    netlink.link("set", index=index, mtu=mtu)
+
+
+def set_up(netlink: Netlink, index: int) -> None:
+    """Bring a device up."""
+    netlink.link("set", index=index, state="up")
+
+
+def set_alias(netlink: Netlink, index: int, text: str) -> None:
+    """Tell people in ``ip link`` what a device is."""
+    netlink.link("set", index=index, ifalias=text)
+
+
+def delete(netlink: Netlink, index: int) -> None:
+    """Delete a device (of a veth pair: both ends)."""
+    netlink.link("del", index=index)

@@ -1,0 +1,131 @@
+"""Routes: ours into tunnels, and the kernel's answer to "how do I reach this remote?"."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from dataclasses import dataclass
+from typing import Any
+
+from gre_xdp.netlink import PROTOCOL, Netlink, NetlinkError
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+# All packets for a tunnel go to this next hop, so that the slow path makes one neighbour entry for
+# the tunnel and not one for every destination (which would overflow the neighbour table).
+GATEWAY = ipaddress.IPv6Address("fe80::1")
+
+_MAIN_TABLE = 254
+_RTN_UNICAST = 1
+_RTN_LOCAL = 2
+_RTM_F_CLONED = 0x200
+_RTM_F_FIB_MATCH = 0x2000
+# The metric the kernel gives to a route that names none.
+_DEFAULT_METRIC = {4: 0, 6: 1024}
+
+
+@dataclass(frozen=True, slots=True)
+class RouteEntry:
+    """A unicast route of the main table."""
+
+    destination: Network
+    ifindex: int | None
+    is_ours: bool
+    metric: int
+
+    @property
+    def is_default_metric(self) -> bool:
+        """Would a route of ours to the same destination take this one's place?"""
+        return self.metric == _DEFAULT_METRIC[self.destination.version]
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """How the kernel reaches an address now."""
+
+    ifindex: int
+    next_hop: Address
+    mtu: int | None  # of the route, in bytes; None: the device's
+    matched: Network  # the routing-table entry that decides
+    is_local: bool
+
+
+def _family(version: int) -> int:
+    return int(socket.AF_INET if version == 4 else socket.AF_INET6)
+
+
+def list_routes(netlink: Netlink) -> list[RouteEntry]:
+    """The unicast routes of the main table, both families."""
+    routes = []
+    for version in (4, 6):
+        for message in netlink.get_routes(family=_family(version), table=_MAIN_TABLE):
+            if message["type"] != _RTN_UNICAST or message["flags"] & _RTM_F_CLONED:
+                continue
+            routes.append(
+                RouteEntry(
+                    destination=_destination(message, version),
+                    ifindex=message.get_attr("RTA_OIF"),
+                    is_ours=message["proto"] == PROTOCOL,
+                    metric=message.get_attr("RTA_PRIORITY") or 0,
+                )
+            )
+    return routes
+
+
+def _destination(message: Any, version: int) -> Network:
+    any_address = "0.0.0.0" if version == 4 else "::"  # noqa: S104 - a prefix, not a socket
+    address = message.get_attr("RTA_DST") or any_address
+    return ipaddress.ip_network(f"{address}/{message['dst_len']}", strict=False)
+
+
+def path_to(netlink: Netlink, address: Address) -> Path | None:
+    """Ask the kernel for the way to an address; None when there is none."""
+    family = _family(address.version)
+    try:
+        (answer,) = netlink.route("get", dst=str(address), family=family)
+        (match,) = netlink.route("get", dst=str(address), family=family, flags=_RTM_F_FIB_MATCH)
+    except NetlinkError:
+        return None
+    if answer["type"] not in (_RTN_UNICAST, _RTN_LOCAL):
+        return None
+    via = answer.get_attr("RTA_VIA")
+    gateway = answer.get_attr("RTA_GATEWAY") or (via and via["addr"])
+    metrics = answer.get_attr("RTA_METRICS")
+    return Path(
+        ifindex=answer.get_attr("RTA_OIF"),
+        next_hop=ipaddress.ip_address(gateway) if gateway else address,
+        mtu=metrics.get_attr("RTAX_MTU") if metrics else None,
+        matched=_destination(match, address.version),
+        is_local=answer["type"] == _RTN_LOCAL,
+    )
+
+
+def put(netlink: Netlink, destination: Network, ifindex: int, *, replace: bool) -> None:
+    """Route a prefix into a tunnel's device, in the main table with the default metric."""
+    next_hop = (
+        {"gateway": str(GATEWAY)}
+        if destination.version == 6
+        else {"via": {"family": socket.AF_INET6, "addr": str(GATEWAY)}}
+    )
+    netlink.route(
+        "replace" if replace else "add",
+        dst=str(destination),
+        family=_family(destination.version),
+        oif=ifindex,
+        proto=PROTOCOL,
+        table=_MAIN_TABLE,
+        **next_hop,
+    )
+
+
+def delete(netlink: Netlink, destination: Network, ifindex: int) -> None:
+    """Remove our route to a prefix."""
+    netlink.route(
+        "del",
+        dst=str(destination),
+        family=_family(destination.version),
+        oif=ifindex,
+        proto=PROTOCOL,
+        table=_MAIN_TABLE,
+    )

@@ -1,0 +1,139 @@
+"""From the kernel back to the state that is there: what we made, as resources."""
+
+from __future__ import annotations
+
+from gre_xdp import abi, sysctl
+from gre_xdp.datapath import (
+    DataPath,
+    decode_tunnel,
+    local_endpoint,
+    pair_endpoint,
+    receiving_endpoint,
+)
+from gre_xdp.device_settings import is_ready
+from gre_xdp.host import Host
+from gre_xdp.memory import Memory
+from gre_xdp.netlink import Netlink
+from gre_xdp.netlink.addresses import list_addresses
+from gre_xdp.netlink.links import Link
+from gre_xdp.resources import (
+    Attachment,
+    DataPlane,
+    NextHop,
+    Policy,
+    Resource,
+    State,
+    Sysctl,
+    TunnelAddress,
+    TunnelDevice,
+    TunnelEntry,
+    TunnelRoute,
+    inner_name,
+    state,
+)
+
+GONE = "gone:"  # prefix of the device name of an attachment whose device has vanished
+
+
+def observe(
+    netlink: Netlink, data_path: DataPath | None, host: Host, memory: Memory, *, digest: str
+) -> State:
+    """Read back what we made. ``digest`` is preferred where several programs are pinned."""
+    resources: list[Resource] = []
+    for path in memory.sysctls:
+        value = sysctl.read(path)
+        # A setting of a device that is gone has nothing to be restored: desired never has it.
+        resources.append(Sysctl(path, value if value is not None else ""))
+    if data_path is not None and data_path.is_complete:
+        resources += _data_plane(data_path, digest)
+        resources += _attachments(data_path, host)
+        resources += tunnel_entries(data_path, host.links).values()
+    ours = {link.index: link for link in host.tunnel_devices()}
+    for link in ours.values():
+        inner = host.links[inner_name(link.name)]
+        resources.append(TunnelDevice(link.name, link.mtu, is_ready(link, inner)))
+    for found in list_addresses(netlink):
+        if found.is_ours and found.ifindex in ours:
+            resources.append(TunnelAddress(ours[found.ifindex].name, found.address))
+    for neighbour in host.neighbours:
+        link_of = host.link_of(neighbour.ifindex)
+        if neighbour.is_kept and link_of is not None:
+            resources.append(NextHop(link_of.name, neighbour.address))
+    for route in host.routes:
+        if route.is_ours and route.ifindex in ours:
+            resources.append(TunnelRoute(route.destination, ours[route.ifindex].name))
+    return state(resources)
+
+
+def add_current_sysctls(observed: State, desired: State) -> None:
+    """Settings that are already as desired are observed too, without having been changed by us."""
+    for resource in desired.values():
+        if isinstance(resource, Sysctl) and resource.key not in observed:
+            value = sysctl.read(resource.path)
+            if value is not None:
+                observed[resource.key] = Sysctl(resource.path, value)
+
+
+def _data_plane(data_path: DataPath, digest: str) -> list[Resource]:
+    found: list[Resource] = []
+    digests = data_path.pinned_digests()
+    if digests:
+        found.append(DataPlane(digest if digest in digests else digests[0]))
+    found.append(Policy(data_path.unknown_gre()))
+    return found
+
+
+def _attachments(data_path: DataPath, host: Host) -> list[Resource]:
+    programs = data_path.program_ids()
+    devices = data_path.devices()
+    found: list[Resource] = []
+    for link in data_path.links():
+        device = host.link_of(link.ifindex) if link.ifindex else None
+        program, digest = programs.get(link.program_id, ("port", "unknown"))
+        if device is None:
+            found.append(Attachment(GONE + link.path.name, program, "", digest, ""))
+            continue
+        known = devices.get(device.index)
+        mac = ""
+        if program == "port" and known is not None and known.role == abi.DeviceRole.PORT:
+            mac = abi.read_mac(known.mac)
+        mode = device.xdp_mode or ""
+        if not data_path.is_port(device.index):
+            mode += " (not a port)"
+        found.append(Attachment(device.name, program, mode, digest, mac))
+    return found
+
+
+def _tunnels_of_devices(data_path: DataPath) -> dict[int, tuple[int | None, int | None]]:
+    """Tunnels in use: index → interface indices of (device, inner end) that point to it."""
+    found: dict[int, tuple[int | None, int | None]] = {}
+    for ifindex, device in data_path.devices().items():
+        outer, inner = found.get(device.tunnel, (None, None))
+        if device.role == abi.DeviceRole.TUNNEL:
+            found[device.tunnel] = (ifindex, inner)
+        elif device.role == abi.DeviceRole.INNER:
+            found[device.tunnel] = (outer, ifindex)
+    return found
+
+
+def tunnel_entries(data_path: DataPath, links: dict[str, Link]) -> dict[int, TunnelEntry]:
+    """The tunnels that the data path knows, by their index there."""
+    found = {}
+    for tunnel_id, ifindexes in _tunnels_of_devices(data_path).items():
+        tunnel = data_path.tunnel(tunnel_id)
+        if not tunnel.name:
+            continue
+        entry = decode_tunnel(tunnel, is_bound=True)
+        device, inner = links.get(entry.name), links.get(inner_name(entry.name))
+        is_bound = (
+            device is not None
+            and inner is not None
+            and ifindexes == (device.index, inner.index)
+            and (tunnel.device_ifindex, tunnel.inner_ifindex) == (device.index, inner.index)
+            and abi.read_mac(tunnel.device_mac) == device.mac
+            and data_path.endpoint(receiving_endpoint(entry)) == tunnel_id
+            and data_path.endpoint(pair_endpoint(entry)) is not None
+            and data_path.endpoint(local_endpoint(entry)) is not None
+        )
+        found[tunnel_id] = entry if is_bound else decode_tunnel(tunnel, is_bound=False)
+    return found

@@ -1,0 +1,202 @@
+"""Making the kernel match the configuration: observe, plan, carry out, read back; undo on failure.
+
+This is the whole of ``apply``, ``diff`` and ``down``, and what the agent repeats.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+
+from gre_xdp import errors, memory, pins
+from gre_xdp.datapath import DataPath, source_digest
+from gre_xdp.desired import desire
+from gre_xdp.host import Host, read_host
+from gre_xdp.model import Config
+from gre_xdp.netlink import Netlink, NetlinkError, namespaces
+from gre_xdp.netlink.firewall import ForwardChain, forward_chains
+from gre_xdp.netlink.links import list_links
+from gre_xdp.netlink.neighbours import list_neighbours
+from gre_xdp.netlink.routes import Address
+from gre_xdp.observed import add_current_sysctls, observe, tunnel_entries
+from gre_xdp.plan import Step, plan
+from gre_xdp.resources import NextHop, Resource, State
+from gre_xdp.steps import Kernel, execute
+
+_SETTLE_S = 1.0
+_SETTLE_POLL_S = 0.01
+
+
+def diff(config: Config) -> list[Step]:
+    """What ``apply`` would do; touches nothing. Raises ``GreXdpError``."""
+    with _open_kernel() as kernel:
+        return _plan(kernel, config)
+
+
+def apply(config: Config, only: tuple[type[Resource], ...] = ()) -> list[Step]:
+    """Make the kernel match; returns the steps that it took (none when it matched already).
+
+    With ``only``, nothing but these kinds of resources is touched.
+
+    Either all of them took effect or none: raises ``ApplyError`` or another ``GreXdpError`` after
+    undoing, ``DriftError`` when the kernel does not hold what it was given.
+    """
+    with _lock(), _open_kernel() as kernel:
+        steps = _plan(kernel, config, only)
+        _execute_all(kernel, steps)
+        remaining = _plan(kernel, config, only)
+        if remaining:
+            raise errors.DriftError(
+                "the kernel does not hold what was applied: "
+                + "; ".join(f"{step.action} {step.object}" for step in remaining[:5]),
+                remedy="something else changes it; gre-xdp diff shows what differs",
+            )
+        if kernel.data_path is not None:
+            kernel.data_path.prune_programs(source_digest())
+        _settle(kernel, steps)
+        return steps
+
+
+def down() -> list[Step]:
+    """Remove everything that we made in this namespace, and nothing else."""
+    with _lock(), _open_kernel() as kernel:
+        observed, _ = _observe(kernel, [])
+        steps = plan({}, observed)
+        _execute_all(kernel, steps)
+        kernel.pins.remove()
+        if memory.was_bpffs_mounted_by_us() and pins.unmount_bpffs_if_empty():
+            memory.forget_bpffs_mounted()
+        return steps
+
+
+def bypassed_chains() -> list[ForwardChain]:
+    """Firewall chains that packets forwarded by XDP do not meet in this namespace."""
+    return forward_chains()
+
+
+def next_hops() -> frozenset[Address]:
+    """The neighbours that are kept for tunnels of this namespace."""
+    with Netlink() as netlink:
+        return frozenset(
+            neighbour.address for neighbour in list_neighbours(netlink) if neighbour.is_kept
+        )
+
+
+def _plan(kernel: Kernel, config: Config, only: tuple[type[Resource], ...] = ()) -> list[Step]:
+    observed, host = _observe(kernel, [tunnel.remote for tunnel in config.tunnels])
+    desired = desire(config, host, kernel.memory, source_digest())
+    add_current_sysctls(observed, desired)
+    return [step for step in plan(desired, observed) if not only or isinstance(step.subject, only)]
+
+
+def _observe(kernel: Kernel, remotes: list[Address]) -> tuple[State, Host]:
+    attached = kernel.data_path.links() if kernel.data_path is not None else []
+    host = read_host(kernel.netlink, remotes, frozenset(link.ifindex for link in attached))
+    return observe(
+        kernel.netlink, kernel.data_path, host, kernel.memory, digest=source_digest()
+    ), host
+
+
+def _execute_all(kernel: Kernel, steps: list[Step]) -> None:
+    done: list[Step] = []
+    for step in steps:
+        done.append(step)
+        try:
+            execute(kernel, step)
+        except errors.GreXdpError:
+            _undo(kernel, done)
+            raise
+        except (OSError, NetlinkError) as error:
+            _undo(kernel, done)
+            raise errors.ApplyError(
+                f"{step.action} {step.object} failed: {_words(error)}; everything is as before",
+                remedy="run it as root on Linux 6.1 or newer; gre-xdp diff shows the whole plan",
+                where=step.object,
+            ) from error
+        except BaseException:
+            # Ctrl-C is no reason to leave half a configuration behind.
+            _undo(kernel, done)
+            raise
+
+
+def _undo(kernel: Kernel, done: list[Step]) -> None:
+    """Best effort, last step first: what cannot be undone shows in the next plan."""
+    for step in reversed(done):
+        with contextlib.suppress(OSError, NetlinkError, errors.GreXdpError):
+            execute(kernel, step.inverse)
+
+
+def _words(error: OSError | NetlinkError) -> str:
+    if isinstance(error, NetlinkError):
+        return os.strerror(error.code) if error.code else str(error)
+    return error.strerror or str(error)
+
+
+def _settle(kernel: Kernel, steps: list[Step]) -> None:
+    """Wait until new next hops have answered, so that the first packet has somewhere to go."""
+    new = {
+        (kernel.ifindex(step.new.interface), step.new.address)
+        for step in steps
+        if isinstance(step.new, NextHop)
+    }
+    deadline = time.monotonic() + _SETTLE_S
+    while new and time.monotonic() < deadline:
+        for neighbour in list_neighbours(kernel.netlink):
+            if neighbour.is_resolved:
+                new.discard((neighbour.ifindex, neighbour.address))
+        time.sleep(_SETTLE_POLL_S)
+
+
+@contextlib.contextmanager
+def _open_kernel() -> Iterator[Kernel]:
+    """Everything that steps and observation work on, in the current network namespace."""
+    _require_root()
+    pins.require_shared_mounts()
+    cookie = namespaces.cookie()
+    place = pins.Pins.of_namespace(cookie)
+    with Netlink() as netlink:
+        kernel = Kernel(
+            netlink=netlink,
+            pins=place,
+            memory=memory.Memory.of_namespace(cookie),
+            data_path=DataPath.open_existing(place),
+        )
+        try:
+            if kernel.data_path is not None and kernel.data_path.is_complete:
+                kernel.tunnels = tunnel_entries(kernel.data_path, list_links(netlink))
+            yield kernel
+        finally:
+            if kernel.data_path is not None:
+                kernel.data_path.close()
+
+
+def _require_root() -> None:
+    if os.geteuid() != 0:
+        raise errors.PrivilegeError(
+            "this needs root: it reads and changes pinned BPF maps and network devices",
+            remedy="run it with sudo",
+        )
+
+
+@contextlib.contextmanager
+def _lock() -> Iterator[None]:
+    """One writer at a time in a network namespace; others wait."""
+    _require_root()
+    memory.make_directory()
+    path = memory.RUN_DIRECTORY / f"{namespaces.cookie()}.lock"
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        # The one before us may have removed the file while we waited for it.
+        if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
+            break
+        os.close(descriptor)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+        memory.remove_directory_if_empty()

@@ -1,0 +1,265 @@
+"""What is running, read from the pins and the kernel: works without the agent and the config file.
+
+Reads only; counters are sums over CPUs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from gre_xdp import abi, errors, overhead, pins
+from gre_xdp.datapath import DataPath, MapUse
+from gre_xdp.netlink import Netlink, namespaces, routes
+from gre_xdp.netlink.links import Link, list_links
+from gre_xdp.netlink.neighbours import Neighbour, list_neighbours
+from gre_xdp.observed import tunnel_entries
+from gre_xdp.reasons import DROP_REASONS, PASS_REASONS, Reason
+from gre_xdp.resources import TunnelEntry
+
+# A tunnel's states, best first; every one but "up" says what to look at.
+UP = "up"
+NO_NEIGHBOUR = "no_neighbour"
+NO_ROUTE = "no_route"
+DOWN = "down"
+PENDING = "pending"
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelStatus:
+    """One tunnel; MTU in bytes, MSS in bytes of TCP payload by inner family."""
+
+    name: str
+    local: ipaddress.IPv4Address
+    remote: ipaddress.IPv4Address
+    ikey: int | None
+    okey: int | None
+    backing: str
+    device: str
+    ifindex: int | None
+    mtu: int
+    mss_ipv4: int
+    mss_ipv6: int
+    state: str
+    counters: abi.Counters
+
+    def as_dict(self, *, with_counters: bool) -> dict[str, object]:
+        """The shape that ``show tunnels --json`` prints."""
+        found: dict[str, object] = {
+            "name": self.name,
+            "local": str(self.local),
+            "remote": str(self.remote),
+            "ikey": self.ikey,
+            "okey": self.okey,
+            "backing": self.backing,
+            "device": self.device,
+            "ifindex": self.ifindex,
+            "mtu": self.mtu,
+            "mss": {"ipv4": self.mss_ipv4, "ipv6": self.mss_ipv6},
+            "state": self.state,
+        }
+        if with_counters:
+            found |= {
+                "rx_packets": self.counters.rx_packets,
+                "rx_bytes": self.counters.rx_bytes,
+                "tx_packets": self.counters.tx_packets,
+                "tx_bytes": self.counters.tx_bytes,
+            }
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class InterfaceStatus:
+    """One interface that runs the port program."""
+
+    name: str
+    ifindex: int
+    mode: str
+    program_id: int
+    link_pinned: bool
+    driver: str
+    tx_dropped: int
+
+    def as_dict(self) -> dict[str, object]:
+        """The shape that ``show interfaces --json`` prints."""
+        return {
+            "name": self.name,
+            "ifindex": self.ifindex,
+            "mode": self.mode,
+            "program_id": self.program_id,
+            "link_pinned": self.link_pinned,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ReasonCount:
+    """How often a reason was met."""
+
+    reason: Reason
+    count: int
+
+    def as_dict(self) -> dict[str, object]:
+        """The shape that ``show drops --json`` prints."""
+        return {
+            "code": self.reason.code,
+            "reason": self.reason.name,
+            "count": self.count,
+            "meaning": self.reason.meaning,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything that ``show`` and the metrics tell, read in one go."""
+
+    tunnels: list[TunnelStatus]
+    interfaces: list[InterfaceStatus]
+    drops: list[ReasonCount]
+    passes: list[ReasonCount]
+    maps: list[MapUse]
+    unknown_gre: str
+    digest: str | None
+
+    def as_dict(self) -> dict[str, object]:
+        """The shape that ``show status --json`` prints."""
+        return {
+            "tunnels": len(self.tunnels),
+            "tunnels_up": sum(tunnel.state == UP for tunnel in self.tunnels),
+            "interfaces": [interface.name for interface in self.interfaces],
+            "rx_packets": sum(tunnel.counters.rx_packets for tunnel in self.tunnels),
+            "tx_packets": sum(tunnel.counters.tx_packets for tunnel in self.tunnels),
+            "drops": sum(count.count for count in self.drops),
+            "passes": sum(count.count for count in self.passes),
+            "unknown_gre": self.unknown_gre,
+            "programs": self.digest,
+        }
+
+
+def snapshot() -> Snapshot:
+    """Read the current network namespace.
+
+    Raises ``NotAppliedError`` where there is no data plane, ``PrivilegeError`` where pins may not
+    be opened.
+    """
+    with _open() as (data_path, netlink):
+        links = list_links(netlink)
+        by_index = {link.index: link for link in links.values()}
+        neighbours = {
+            (neighbour.ifindex, neighbour.address): neighbour
+            for neighbour in list_neighbours(netlink)
+        }
+        interfaces = _interfaces(data_path, by_index)
+        ports = {interface.ifindex for interface in interfaces}
+        tunnels = [
+            _tunnel(data_path, netlink, tunnel_id, entry, links, neighbours, ports)
+            for tunnel_id, entry in tunnel_entries(data_path, links).items()
+        ]
+        digests = data_path.pinned_digests()
+        return Snapshot(
+            tunnels=sorted(tunnels, key=lambda tunnel: tunnel.name),
+            interfaces=sorted(interfaces, key=lambda interface: interface.name),
+            drops=[ReasonCount(r, data_path.reason_count(r.code)) for r in DROP_REASONS],
+            passes=[ReasonCount(r, data_path.reason_count(r.code)) for r in PASS_REASONS],
+            maps=data_path.map_uses(),
+            unknown_gre=data_path.unknown_gre(),
+            digest=digests[0] if digests else None,
+        )
+
+
+@contextlib.contextmanager
+def _open() -> Iterator[tuple[DataPath, Netlink]]:
+    try:
+        pins.require_shared_mounts()
+        data_path = DataPath.open_existing(pins.Pins.of_namespace(namespaces.cookie()))
+    except PermissionError as error:
+        raise errors.PrivilegeError(
+            f"reading the pinned maps: {error.strerror}", remedy="run it with sudo"
+        ) from error
+    if data_path is None or not data_path.is_complete:
+        if data_path is not None:
+            data_path.close()
+        if os.geteuid() != 0:
+            raise errors.PrivilegeError(
+                "only root can look whether gre-xdp runs here", remedy="run it with sudo"
+            )
+        raise errors.NotAppliedError(
+            "gre-xdp is not applied in this network namespace", remedy="gre-xdp apply"
+        )
+    try:
+        with Netlink() as netlink:
+            yield data_path, netlink
+    finally:
+        data_path.close()
+
+
+def _interfaces(data_path: DataPath, links: dict[int, Link]) -> list[InterfaceStatus]:
+    programs = data_path.program_ids()
+    return [
+        InterfaceStatus(
+            name=links[link.ifindex].name,
+            ifindex=link.ifindex,
+            mode=links[link.ifindex].xdp_mode or "none",
+            program_id=link.program_id,
+            link_pinned=True,
+            driver=links[link.ifindex].kind or "physical",
+            tx_dropped=links[link.ifindex].tx_dropped,
+        )
+        for link in data_path.links()
+        if link.ifindex in links
+        and link.program_id in programs
+        and programs[link.program_id][0] == "port"
+    ]
+
+
+def _tunnel(
+    data_path: DataPath,
+    netlink: Netlink,
+    tunnel_id: int,
+    entry: TunnelEntry,
+    links: dict[str, Link],
+    neighbours: dict[tuple[int, routes.Address], Neighbour],
+    ports: set[int],
+) -> TunnelStatus:
+    device = links.get(entry.name)
+    return TunnelStatus(
+        name=entry.name,
+        local=entry.local,
+        remote=entry.remote,
+        ikey=entry.ikey,
+        okey=entry.okey,
+        backing="veth",
+        device=entry.name,
+        ifindex=device.index if device else None,
+        mtu=entry.mtu,
+        mss_ipv4=overhead.mss(entry.mtu, 4),
+        mss_ipv6=overhead.mss(entry.mtu, 6),
+        state=_state(netlink, entry, device, links, neighbours, ports),
+        counters=data_path.tunnel_counters(tunnel_id),
+    )
+
+
+def _state(
+    netlink: Netlink,
+    entry: TunnelEntry,
+    device: Link | None,
+    links: dict[str, Link],
+    neighbours: dict[tuple[int, routes.Address], Neighbour],
+    ports: set[int],
+) -> str:
+    if device is None or not entry.is_bound:
+        return PENDING
+    if not device.is_up:
+        return DOWN
+    path = routes.path_to(netlink, entry.remote)
+    if path is None or path.ifindex not in ports:
+        return NO_ROUTE
+    egress = next(link for link in links.values() if link.index == path.ifindex)
+    if not egress.is_up:
+        return DOWN
+    neighbour = neighbours.get((path.ifindex, path.next_hop))
+    if not egress.is_noarp and not (neighbour and neighbour.is_resolved):
+        return NO_NEIGHBOUR
+    return UP

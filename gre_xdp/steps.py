@@ -1,0 +1,306 @@
+"""Carrying out one step of a plan: how each kind of resource is created, changed and deleted.
+
+Deleting what is absent and creating what is there already succeed, so that a step that failed half
+way can be undone and repeated.
+"""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass, field
+
+from gre_xdp import abi, datapath, pins, sysctl
+from gre_xdp.datapath import DataPath
+from gre_xdp.device_settings import make_ready
+from gre_xdp.memory import Memory, note_bpffs_mounted
+from gre_xdp.netlink import Netlink, NetlinkError, addresses, links, neighbours, routes
+from gre_xdp.observed import GONE
+from gre_xdp.pins import Pins
+from gre_xdp.plan import Step
+from gre_xdp.resources import (
+    Attachment,
+    DataPlane,
+    NextHop,
+    Policy,
+    Resource,
+    Sysctl,
+    TunnelAddress,
+    TunnelDevice,
+    TunnelEntry,
+    TunnelRoute,
+    inner_name,
+)
+
+
+@dataclass(slots=True)
+class Kernel:
+    """What steps work on: the open data plane, the netlink socket, and what to remember."""
+
+    netlink: Netlink
+    pins: Pins
+    memory: Memory
+    data_path: DataPath | None
+    tunnels: dict[int, TunnelEntry] = field(default_factory=dict)
+
+    def open_data_path(self) -> DataPath:
+        """The data plane, which a step before has made."""
+        assert self.data_path is not None
+        return self.data_path
+
+    def ifindex(self, name: str) -> int:
+        """The index of a device; raises ``OSError`` when there is none."""
+        found = self.netlink.link_lookup(ifname=name)
+        if not found:
+            raise OSError(errno.ENODEV, f"there is no device {name}")
+        return int(found[0])
+
+    def link(self, name: str) -> links.Link:
+        """One device as it is now; raises ``OSError`` when there is none."""
+        return links.get_link(self.netlink, self.ifindex(name))
+
+
+def execute(kernel: Kernel, step: Step) -> None:
+    """Carry out a step; raises ``OSError``, ``NetlinkError``, ``GreXdpError``."""
+    if step.new is None:
+        assert step.old is not None
+        _delete(kernel, step.old)
+    else:
+        _put(kernel, step.new, step.old)
+
+
+def _put(kernel: Kernel, new: Resource, old: Resource | None) -> None:
+    match new:
+        case Sysctl():
+            _put_sysctl(kernel, new)
+        case DataPlane():
+            _put_data_plane(kernel, new)
+        case Policy():
+            kernel.open_data_path().put_unknown_gre(new.unknown_gre)
+        case TunnelDevice():
+            _put_device(kernel, new)
+        case TunnelEntry():
+            _put_tunnel(kernel, new)
+        case Attachment():
+            _put_attachment(kernel, new, old)
+        case TunnelAddress():
+            _tolerate(
+                errno.EEXIST, addresses.add, kernel.netlink, kernel.ifindex(new.device), new.address
+            )
+        case NextHop():
+            neighbours.keep(kernel.netlink, kernel.ifindex(new.interface), new.address)
+        case TunnelRoute():
+            routes.put(
+                kernel.netlink,
+                new.destination,
+                kernel.ifindex(new.device),
+                replace=old is not None,
+            )
+
+
+def _delete(kernel: Kernel, old: Resource) -> None:
+    match old:
+        case Sysctl():
+            _restore_sysctl(kernel, old)
+        case DataPlane():
+            _delete_data_plane(kernel)
+        case Policy():
+            pass  # it goes with the maps
+        case TunnelDevice():
+            _delete_at(kernel, old.name, lambda index: links.delete(kernel.netlink, index))
+        case TunnelEntry():
+            _delete_tunnel(kernel, old)
+        case Attachment():
+            _delete_attachment(kernel, old)
+        case TunnelAddress():
+            address = old.address
+            _delete_at(
+                kernel, old.device, lambda index: addresses.delete(kernel.netlink, index, address)
+            )
+        case NextHop():
+            neighbour = old.address
+            _delete_at(
+                kernel,
+                old.interface,
+                lambda index: neighbours.forget(kernel.netlink, index, neighbour),
+            )
+        case TunnelRoute():
+            destination = old.destination
+            _delete_at(
+                kernel, old.device, lambda index: routes.delete(kernel.netlink, destination, index)
+            )
+
+
+_ABSENT = frozenset({errno.ENOENT, errno.ENODEV, errno.ESRCH, errno.EADDRNOTAVAIL})
+
+
+def _delete_at(kernel, device, action) -> None:  # type: ignore[no-untyped-def]
+    """Delete something of a device; that it, or the device, is absent is success."""
+    try:
+        action(kernel.ifindex(device))
+    except (NetlinkError, OSError) as error:
+        if _code(error) not in _ABSENT:
+            raise
+
+
+def _tolerate(code, action, *arguments) -> None:  # type: ignore[no-untyped-def]
+    try:
+        action(*arguments)
+    except NetlinkError as error:
+        if error.code != code:
+            raise
+
+
+def _code(error: Exception) -> int | None:
+    return error.code if isinstance(error, NetlinkError) else getattr(error, "errno", None)
+
+
+# --- settings -----------------------------------------------------------------------------------
+
+
+def _put_sysctl(kernel: Kernel, new: Sysctl) -> None:
+    current = sysctl.read(new.path)
+    if current is None or current == new.value:
+        return
+    kernel.memory.remember(new.path, current)
+    sysctl.write(new.path, new.value)
+
+
+def _restore_sysctl(kernel: Kernel, old: Sysctl) -> None:
+    previous = kernel.memory.sysctls.get(old.path)
+    if previous is None:
+        return
+    if sysctl.read(old.path) not in (None, previous):
+        sysctl.write(old.path, previous)
+    kernel.memory.forget(old.path)
+
+
+# --- maps and programs --------------------------------------------------------------------------
+
+
+def _put_data_plane(kernel: Kernel, new: DataPlane) -> None:
+    if not pins.is_bpffs_mounted():
+        pins.mount_bpffs()
+        note_bpffs_mounted()
+    if kernel.data_path is None or not kernel.data_path.is_complete:
+        if kernel.data_path is not None:
+            kernel.data_path.close()
+        kernel.data_path = DataPath.create(kernel.pins)
+    if new.digest not in kernel.data_path.pinned_digests():
+        kernel.data_path.load_programs(new.digest)
+
+
+def _delete_data_plane(kernel: Kernel) -> None:
+    if kernel.data_path is not None:
+        kernel.data_path.close()
+        kernel.data_path = None
+    kernel.pins.remove()
+
+
+# --- devices ------------------------------------------------------------------------------------
+
+
+def _put_device(kernel: Kernel, new: TunnelDevice) -> None:
+    inner = inner_name(new.name)
+    if not kernel.netlink.link_lookup(ifname=new.name):
+        links.add_veth(kernel.netlink, new.name, inner, new.mtu)
+    make_ready(kernel.netlink, kernel.link(new.name), kernel.link(inner), new.mtu)
+
+
+# --- attachments --------------------------------------------------------------------------------
+
+
+def _put_attachment(kernel: Kernel, new: Attachment, old: Resource | None) -> None:
+    data_path = kernel.open_data_path()
+    ifindex = kernel.ifindex(new.device)
+    if isinstance(old, Attachment) and old.mode.split()[0] != new.mode:
+        # A link cannot change its mode; the gap is the price of asking for another one.
+        data_path.detach(ifindex)
+    if new.program == "port":
+        data_path.put_device(ifindex, abi.DeviceRole.PORT, mac=new.mac)
+    try:
+        data_path.attach(ifindex, new.program, new.digest, new.mode)
+    except OSError as error:
+        raise datapath.attach_failure(error, new.device, new.mode) from error
+    data_path.put_port(ifindex)
+
+
+def _delete_attachment(kernel: Kernel, old: Attachment) -> None:
+    if kernel.data_path is None:
+        return
+    if old.device.startswith(GONE):
+        ifindex = int(old.device.removeprefix(GONE))
+    else:
+        found = kernel.netlink.link_lookup(ifname=old.device)
+        if not found:
+            return
+        ifindex = int(found[0])
+    kernel.data_path.detach(ifindex)
+    kernel.data_path.delete_port(ifindex)
+    if old.program == "port":
+        kernel.data_path.delete_device(ifindex)
+
+
+# --- tunnels ------------------------------------------------------------------------------------
+
+
+def _put_tunnel(kernel: Kernel, new: TunnelEntry) -> None:
+    data_path = kernel.open_data_path()
+    device, inner = kernel.link(new.name), kernel.link(inner_name(new.name))
+    tunnel_id = _tunnel_id(kernel, new.name)
+    before = kernel.tunnels.get(tunnel_id)
+    if before is None:
+        data_path.reset_tunnel_counters(tunnel_id)
+    data_path.put_tunnel(
+        tunnel_id,
+        datapath.encode_tunnel(
+            new, device_ifindex=device.index, inner_ifindex=inner.index, device_mac=device.mac
+        ),
+    )
+    kernel.tunnels[tunnel_id] = new
+    _forget_devices(data_path, tunnel_id, keep=(device.index, inner.index))
+    data_path.put_device(device.index, abi.DeviceRole.TUNNEL, tunnel=tunnel_id)
+    data_path.put_device(inner.index, abi.DeviceRole.INNER, tunnel=tunnel_id)
+    data_path.put_endpoint(datapath.local_endpoint(new), tunnel_id)
+    data_path.put_endpoint(datapath.pair_endpoint(new), tunnel_id)
+    data_path.put_endpoint(datapath.receiving_endpoint(new), tunnel_id)
+    if before is not None:
+        _forget_endpoints(kernel, before)
+
+
+def _delete_tunnel(kernel: Kernel, old: TunnelEntry) -> None:
+    tunnel_id = next((i for i, entry in kernel.tunnels.items() if entry.name == old.name), None)
+    if kernel.data_path is None or tunnel_id is None:
+        return
+    before = kernel.tunnels.pop(tunnel_id)
+    _forget_endpoints(kernel, before)
+    _forget_devices(kernel.data_path, tunnel_id, keep=())
+    kernel.data_path.put_tunnel(tunnel_id, abi.Tunnel())
+
+
+def _tunnel_id(kernel: Kernel, name: str) -> int:
+    """The index that a tunnel has, or the lowest free one."""
+    for tunnel_id, entry in kernel.tunnels.items():
+        if entry.name == name:
+            return tunnel_id
+    return next(i for i in range(abi.TUNNELS_MAX) if i not in kernel.tunnels)
+
+
+def _forget_devices(data_path: DataPath, tunnel_id: int, keep: tuple[int, ...]) -> None:
+    """Drop devices that a tunnel had before it got these."""
+    for ifindex, device in data_path.devices().items():
+        is_its = device.role != abi.DeviceRole.PORT and device.tunnel == tunnel_id
+        if is_its and ifindex not in keep:
+            data_path.delete_device(ifindex)
+
+
+def _forget_endpoints(kernel: Kernel, before: TunnelEntry) -> None:
+    """Drop the endpoints of a tunnel's former entry that no tunnel has now."""
+    data_path = kernel.open_data_path()
+    for make in (
+        datapath.receiving_endpoint,
+        datapath.pair_endpoint,
+        datapath.local_endpoint,
+    ):
+        endpoint = make(before)
+        if not any(bytes(make(entry)) == bytes(endpoint) for entry in kernel.tunnels.values()):
+            data_path.delete_endpoint(endpoint)
