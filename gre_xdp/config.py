@@ -19,8 +19,9 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import ErrorDetails, core_schema
 
 from gre_xdp.errors import ConfigError, ConfigErrors
-from gre_xdp.model import MISTAKE, Config, Interface, Loc, Tunnel, conflicts
+from gre_xdp.model import Config, Interface, Tunnel, conflicts
 from gre_xdp.toml_lines import Locator
+from gre_xdp.values import MISTAKE, Loc
 
 MAX_BYTES: Final = 16 * 2**20
 _SHOWN_LENGTH: Final = 60  # characters of a value that a message repeats

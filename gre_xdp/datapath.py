@@ -14,12 +14,11 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from gre_xdp import abi, bpf, compiler, errors
-from gre_xdp.abi import EndpointKind, MapIndex, TunnelFlag
+from gre_xdp.abi import MapIndex
 from gre_xdp.pins import Pins
-from gre_xdp.resources import Program, TunnelEntry
+from gre_xdp.resources import Program
 
 _PROGRAM_FUNCTIONS: dict[Program, str] = {"port": "gre_xdp_port", "inner": "gre_xdp_inner"}
 _MODE_FLAGS = {"native": bpf.XDP_FLAGS_NATIVE, "skb": bpf.XDP_FLAGS_SKB}
@@ -310,80 +309,6 @@ def _require_layout(fd: int, expected: bpf.MapSpec, path: Path) -> None:
             remedy="run gre-xdp down with the version that made it, then apply with this one",
             where=str(path),
         )
-
-
-# --- a tunnel's values, both ways ---------------------------------------------------------------
-
-
-def encode_tunnel(
-    entry: TunnelEntry, *, device_ifindex: int, inner_ifindex: int, device_mac: str
-) -> abi.Tunnel:
-    """A tunnel as the data path reads it."""
-    flags = TunnelFlag(0)
-    if entry.ikey is not None:
-        flags |= TunnelFlag.IKEY
-    if entry.okey is not None:
-        flags |= TunnelFlag.OKEY
-    if entry.pmtudisc:
-        flags |= TunnelFlag.PMTUDISC
-    if entry.ttl == "inherit":
-        flags |= TunnelFlag.TTL_INHERIT
-    if entry.tos == "inherit":
-        flags |= TunnelFlag.TOS_INHERIT
-    return abi.Tunnel(
-        name=entry.name.encode(),
-        local=abi.ipv4(entry.local),
-        remote=abi.ipv4(entry.remote),
-        ikey=abi.gre_key(entry.ikey),
-        okey=abi.gre_key(entry.okey),
-        flags=flags,
-        device_ifindex=device_ifindex,
-        inner_ifindex=inner_ifindex,
-        mtu=entry.mtu,
-        device_mac=abi.mac(device_mac),
-        ttl=0 if entry.ttl == "inherit" else entry.ttl,
-        tos=0 if entry.tos == "inherit" else entry.tos,
-    )
-
-
-def decode_tunnel(tunnel: abi.Tunnel, *, is_bound: bool) -> TunnelEntry:
-    """The inverse of ``encode_tunnel``."""
-    flags = TunnelFlag(tunnel.flags)
-    inherit: Literal["inherit"] = "inherit"
-    return TunnelEntry(
-        name=tunnel.name.decode(),
-        local=abi.read_ipv4(tunnel.local),
-        remote=abi.read_ipv4(tunnel.remote),
-        ikey=abi.read_gre_key(tunnel.ikey) if flags & TunnelFlag.IKEY else None,
-        okey=abi.read_gre_key(tunnel.okey) if flags & TunnelFlag.OKEY else None,
-        ttl=inherit if flags & TunnelFlag.TTL_INHERIT else tunnel.ttl,
-        tos=inherit if flags & TunnelFlag.TOS_INHERIT else tunnel.tos,
-        pmtudisc=bool(flags & TunnelFlag.PMTUDISC),
-        mtu=tunnel.mtu,
-        is_bound=is_bound,
-    )
-
-
-def receiving_endpoint(entry: TunnelEntry) -> abi.Endpoint4:
-    """What a packet of this tunnel looks like on receive."""
-    return abi.Endpoint4(
-        local=abi.ipv4(entry.local),
-        remote=abi.ipv4(entry.remote),
-        key=abi.gre_key(entry.ikey),
-        kind=EndpointKind.KEYLESS if entry.ikey is None else EndpointKind.KEYED,
-    )
-
-
-def pair_endpoint(entry: TunnelEntry) -> abi.Endpoint4:
-    """Says that local and remote are known, whatever the key."""
-    return abi.Endpoint4(
-        local=abi.ipv4(entry.local), remote=abi.ipv4(entry.remote), kind=EndpointKind.PAIR
-    )
-
-
-def local_endpoint(entry: TunnelEntry) -> abi.Endpoint4:
-    """Says that tunnels of ours end at this local."""
-    return abi.Endpoint4(local=abi.ipv4(entry.local), kind=EndpointKind.LOCAL)
 
 
 def attach_failure(error: OSError, device: str, mode: str) -> errors.GreXdpError:

@@ -11,7 +11,8 @@ from gre_xdp.netlink.links import Link, list_links
 from gre_xdp.netlink.neighbours import Neighbour, list_neighbours
 from gre_xdp.netlink.routes import Address, Path, RouteEntry
 from gre_xdp.owners import program_owner
-from gre_xdp.resources import INNER_PREFIX, inner_name
+from gre_xdp.resources import inner_name
+from gre_xdp.values import RESERVED_PREFIX
 
 _KERNEL_GRE_KINDS = frozenset({"gre", "gretap", "ip6gre", "ip6gretap", "erspan", "ip6erspan"})
 # ip_gre makes these by itself in every namespace; they carry nothing.
@@ -68,7 +69,7 @@ class Host:
     def is_ours(self, name: str) -> bool:
         """Is this either end of a tunnel's device?"""
         return self.is_tunnel_device(name) or (
-            name.startswith(INNER_PREFIX) and self.links[name].group == DEVICE_GROUP
+            name.startswith(RESERVED_PREFIX) and self.links[name].group == DEVICE_GROUP
         )
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from gre_xdp import abi, sysctl
-from gre_xdp.datapath import (
-    DataPath,
+from gre_xdp.datapath import DataPath
+from gre_xdp.device_settings import is_ready
+from gre_xdp.encoding import (
     decode_tunnel,
     local_endpoint,
     pair_endpoint,
     receiving_endpoint,
 )
-from gre_xdp.device_settings import is_ready
 from gre_xdp.host import Host
 from gre_xdp.memory import Memory
 from gre_xdp.netlink import Netlink

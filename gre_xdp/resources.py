@@ -14,23 +14,24 @@ from typing import ClassVar, Literal
 from gre_xdp.netlink.addresses import Interface as InterfaceAddress
 from gre_xdp.netlink.routes import Address as IpAddress
 from gre_xdp.netlink.routes import Network
+from gre_xdp.values import RESERVED_PREFIX
 
 Key = tuple[str, ...]
 Mode = Literal["native", "skb"]
 Program = Literal["port", "inner"]
 
-INNER_PREFIX = "gx-"
+
 _DEVICE_NAME_CHARACTERS = 15
 
 
 def inner_name(tunnel: str) -> str:
     """The name of a tunnel device's inner end: readable where it fits, unique always."""
-    name = INNER_PREFIX + tunnel
+    name = RESERVED_PREFIX + tunnel
     if len(name) <= _DEVICE_NAME_CHARACTERS:
         return name
     digest = hashlib.blake2s(tunnel.encode(), digest_size=3).hexdigest()
-    room = _DEVICE_NAME_CHARACTERS - len(INNER_PREFIX) - 1 - len(digest)
-    return f"{INNER_PREFIX}{tunnel[:room]}-{digest}"
+    room = _DEVICE_NAME_CHARACTERS - len(RESERVED_PREFIX) - 1 - len(digest)
+    return f"{RESERVED_PREFIX}{tunnel[:room]}-{digest}"
 
 
 @dataclass(frozen=True, slots=True)

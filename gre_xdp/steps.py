@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 from dataclasses import dataclass, field
 
-from gre_xdp import abi, datapath, pins, sysctl
+from gre_xdp import abi, datapath, encoding, pins, sysctl
 from gre_xdp.datapath import DataPath
 from gre_xdp.device_settings import make_ready
 from gre_xdp.memory import Memory, note_bpffs_mounted
@@ -252,7 +252,7 @@ def _put_tunnel(kernel: Kernel, new: TunnelEntry) -> None:
         data_path.reset_tunnel_counters(tunnel_id)
     data_path.put_tunnel(
         tunnel_id,
-        datapath.encode_tunnel(
+        encoding.encode_tunnel(
             new, device_ifindex=device.index, inner_ifindex=inner.index, device_mac=device.mac
         ),
     )
@@ -260,9 +260,9 @@ def _put_tunnel(kernel: Kernel, new: TunnelEntry) -> None:
     _forget_devices(data_path, tunnel_id, keep=(device.index, inner.index))
     data_path.put_device(device.index, abi.DeviceRole.TUNNEL, tunnel=tunnel_id)
     data_path.put_device(inner.index, abi.DeviceRole.INNER, tunnel=tunnel_id)
-    data_path.put_endpoint(datapath.local_endpoint(new), tunnel_id)
-    data_path.put_endpoint(datapath.pair_endpoint(new), tunnel_id)
-    data_path.put_endpoint(datapath.receiving_endpoint(new), tunnel_id)
+    data_path.put_endpoint(encoding.local_endpoint(new), tunnel_id)
+    data_path.put_endpoint(encoding.pair_endpoint(new), tunnel_id)
+    data_path.put_endpoint(encoding.receiving_endpoint(new), tunnel_id)
     if before is not None:
         _forget_endpoints(kernel, before)
 
@@ -297,9 +297,9 @@ def _forget_endpoints(kernel: Kernel, before: TunnelEntry) -> None:
     """Drop the endpoints of a tunnel's former entry that no tunnel has now."""
     data_path = kernel.open_data_path()
     for make in (
-        datapath.receiving_endpoint,
-        datapath.pair_endpoint,
-        datapath.local_endpoint,
+        encoding.receiving_endpoint,
+        encoding.pair_endpoint,
+        encoding.local_endpoint,
     ):
         endpoint = make(before)
         if not any(bytes(make(entry)) == bytes(endpoint) for entry in kernel.tunnels.values()):

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise, takewhile
 from typing import Final, NamedTuple
 
-from gre_xdp.model import Loc
+from gre_xdp.values import Loc
 
 _TOKEN: Final = re.compile(
     r"""

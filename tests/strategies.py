@@ -8,7 +8,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from gre_xdp.model import RESERVED_PREFIX, Config, Interface, Tunnel
+from gre_xdp.model import Config, Interface, Tunnel
+from gre_xdp.values import RESERVED_PREFIX
 
 _NAME_SIGNS = "".join(sorted({*string.printable} - {*string.whitespace, *"/:%"}))
 _OTHER_MEANING = {".", "..", "all", "default", "lo"}

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from gre_xdp import config as config_file
 from gre_xdp.errors import ConfigError, ConfigErrors
-from gre_xdp.model import Config, Interface, Loc, Tunnel
+from gre_xdp.model import Config, Interface, Tunnel
 from gre_xdp.toml_lines import Locator
+from gre_xdp.values import Loc
 from strategies import configs
 
 EXAMPLE = """\

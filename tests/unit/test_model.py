@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from pydantic import ValidationError
 
-from gre_xdp.model import Config, Interface, Loc, Tunnel
+from gre_xdp.model import Config, Interface, Tunnel
+from gre_xdp.values import Loc
 from strategies import configs, device_names
 
 ENDS = {"local": "192.0.2.1", "remote": "198.51.100.7"}
