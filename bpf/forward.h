@@ -46,10 +46,7 @@ static __always_inline int forward_to_port(struct packet *packet, struct bpf_fib
 {
 	__be16 protocol = packet_ethertype(packet);
 	struct ethhdr *eth;
-	__u32 reason;
 
-	if (is_for_kernel(packet, ~0U, &reason))
-		return deliver_to_device(packet, reason);
 	if (redirect_to(fib->ifindex) != XDP_REDIRECT)
 		return deliver_to_device(packet, PASS_EGRESS_UNATTACHED);
 	decrement_ttl(packet);
@@ -63,19 +60,25 @@ static __always_inline int forward_to_port(struct packet *packet, struct bpf_fib
 	return XDP_REDIRECT;
 }
 
-/* A packet that came out of a tunnel. */
+/* A packet that came out of a tunnel. The kernel does not say whether it does not forward because
+ * the destination is its own or because it knows no route: both are for it to deliver or answer.
+ */
 static __always_inline int forward_decapsulated(struct packet *packet)
 {
 	struct bpf_fib_lookup fib;
 	struct tunnel *tunnel;
+	__u32 reason, id;
 	int result;
-	__u32 id;
 
 	if (is_multicast(packet))
 		return deliver_to_device(packet, PASS_MULTICAST);
 	if (is_link_local(packet))
 		return deliver_to_device(packet, PASS_FOR_THIS_HOST);
 	result = lookup_route(packet, &fib, packet->from->device_ifindex, packet->bytes);
+	if (result == BPF_FIB_LKUP_RET_NOT_FWDED || result == BPF_FIB_LKUP_RET_FWD_DISABLED)
+		return deliver_to_device(packet, PASS_FOR_THIS_HOST);
+	if (is_for_kernel(packet, ~0U, &reason))
+		return deliver_to_device(packet, reason);
 	if (is_egress_known(result)) {
 		tunnel = lookup_egress_tunnel(fib.ifindex, &id);
 		if (tunnel)
@@ -88,9 +91,6 @@ static __always_inline int forward_decapsulated(struct packet *packet)
 		return deliver_to_device(packet, PASS_NO_NEIGHBOUR);
 	case BPF_FIB_LKUP_RET_FRAG_NEEDED:
 		return deliver_to_device(packet, PASS_TOO_BIG);
-	case BPF_FIB_LKUP_RET_NOT_FWDED:
-	case BPF_FIB_LKUP_RET_FWD_DISABLED:
-		return deliver_to_device(packet, PASS_FOR_THIS_HOST);
 	default:
 		return deliver_to_device(packet, PASS_NO_ROUTE);
 	}

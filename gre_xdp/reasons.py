@@ -202,7 +202,7 @@ REASONS: tuple[Reason, ...] = (
     _pass(
         67,
         "for_this_host",
-        "For an address of this host.",
+        "For an address of this host, or for one that it has no route to: it delivers or answers.",
         "Expected: routing protocols, ping and management through the tunnel.",
     ),
     _pass(
@@ -220,8 +220,8 @@ REASONS: tuple[Reason, ...] = (
     _pass(
         70,
         "no_route",
-        "The kernel has no usable route for the inner destination: it answers.",
-        "Add a route for the destination on this gateway, or remove it at the remote.",
+        "An unreachable, prohibit or blackhole route for the inner destination: the kernel answers.",
+        "Change that route on this gateway, or stop sending there at the remote.",
     ),
     _pass(
         71,
