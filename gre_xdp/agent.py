@@ -52,6 +52,11 @@ class Agent:
 
     async def run(self) -> None:
         """Apply, then follow."""
+        # First of all: a SIGHUP while it starts is a reload, too, and not its end.
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._ask_reload)
         self._config = configuration.load(self._path)
         steps = await asyncio.to_thread(reconcile.apply, self._config)
         self._note_reload(successful=True)
@@ -60,19 +65,19 @@ class Agent:
         if exporter is not None:
             exporter.start()
             _log.info("metrics on http://%s/metrics", self._config.exporter)
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
-        loop.add_signal_handler(signal.SIGHUP, self._ask_reload)
-        monitoring = asyncio.create_task(self._monitor())
-        following = asyncio.create_task(self._follow())
+        tasks = [
+            asyncio.create_task(self._stop.wait()),
+            asyncio.create_task(self._monitor()),
+            asyncio.create_task(self._follow()),
+        ]
         try:
-            await self._stop.wait()
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
         finally:
-            for task in (monitoring, following):
+            for task in tasks:
                 task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+            await asyncio.gather(*tasks, return_exceptions=True)
             if exporter is not None:
                 exporter.close()
         _log.info("stopped; the data plane goes on (gre-xdp down removes it)")

@@ -34,7 +34,8 @@ async def changes(is_next_hop: Callable[[Address], bool]) -> AsyncIterator[str]:
         yield "subscribed"
         while True:
             async for message in netlink.get():
-                event = message.get("event", "")
+                # A type that pyroute2 has no name for stays a number.
+                event = str(message.get("event"))
                 if event.endswith("NEIGH"):
                     address = message.get_attr("NDA_DST")
                     is_lost = event == "RTM_DELNEIGH" or message["state"] & NUD_FAILED

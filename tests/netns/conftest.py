@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from gre_xdp import compiler
 from gre_xdp.lab.lab import topology
 from netns_helpers import Sites, config_for
 
@@ -19,6 +21,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.skip(reason="needs root: network namespaces and BPF"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compile_once() -> Iterator[None]:
+    """Compile in the first test only: the sources do not change while the tests run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiler, "compile_programs", functools.cache(compiler.compile_programs))
+        yield
 
 
 @pytest.fixture

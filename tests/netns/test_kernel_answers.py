@@ -1,7 +1,7 @@
 """What XDP hands over is answered by the kernel, on a host that did not forward before.
 
-    site-a ── gw-a ═══ underlay (IPv4 only) ═══ gw-b ── site-b
-               └── wan ── router (advertises itself by RA)
+site-a ── gw-a ═══ underlay (IPv4 only) ═══ gw-b ── site-b
+           └── wan ── router (advertises itself by RA)
 """
 
 from __future__ import annotations
