@@ -15,6 +15,8 @@ from gre_xdp import abi, errors
 
 BPFFS = Path("/sys/fs/bpf")
 _BPFFS_MAGIC = 0xCAFE4A11
+_MOUNTS = Path("/proc/self/mountinfo")
+_NAMESPACES = Path("/run/netns")
 _DIRECTORY_MODE = 0o700
 # A kernel with CONFIG_BPF_PRELOAD puts these into every bpffs.
 _KERNEL_FILES = frozenset({"maps.debug", "progs.debug"})
@@ -97,17 +99,24 @@ def require_shared_mounts() -> None:
     """
     if is_bpffs_mounted():
         return
-    try:
-        is_private = os.readlink("/proc/self/ns/mnt") != os.readlink("/proc/1/ns/mnt")
-    except OSError:
-        is_private = False
-    if is_private:
+    namespace = _owner_of_sys()
+    if namespace is not None:
         raise errors.HostError(
-            f"this shell has a private /sys without bpffs on {BPFFS} (ip netns exec makes one):"
-            " what gre-xdp pins there would die with it",
-            remedy="run gre-xdp outside, with --netns NAME",
+            f"this command has a /sys of its own without bpffs on {BPFFS} (ip netns exec makes"
+            " one): what gre-xdp pins there would die with it",
+            remedy=f"run it outside of ip netns exec, with --netns {namespace}",
             where=str(BPFFS),
         )
+
+
+def _owner_of_sys() -> str | None:
+    """The network namespace that /sys was mounted for: ``ip netns exec`` writes it as the source."""
+    source = None
+    for line in _MOUNTS.read_text().splitlines():
+        fields = line.split()
+        if fields[4] == "/sys":
+            source = fields[fields.index("-") + 2]
+    return source if source and (_NAMESPACES / source).exists() else None
 
 
 def mount_bpffs() -> None:
