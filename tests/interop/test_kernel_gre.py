@@ -1,0 +1,170 @@
+"""gre-xdp and an unmodified Linux kernel: User-Mode Linux with ip_gre is gateway B.
+
+    site-a ── gw-a (gre-xdp) ═══ underlay (IPv4 only) ═══ UML kernel (ip_gre) ── site-b
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from netns_helpers import Gateway, ping, transfer
+
+from gre_xdp.lab import kernel_gre
+from gre_xdp.lab.lab import SIDES, Lab
+
+pytestmark = pytest.mark.skipif(
+    os.geteuid() != 0, reason="needs root: network namespaces, taps and BPF"
+)
+
+TRANSFER_BYTES = 50 << 20
+ADDRESSES = {"ipv4": ("10.2.0.2", "10.1.0.2"), "ipv6": ("2001:db8:b::2", "2001:db8:a::2")}
+TUNNEL_ADDRESSES = {"ipv4": "169.254.10.2", "ipv6": "fd00:10::2"}
+
+
+class Interop:
+    """The lab with a stock kernel, and its two tunnel ends as the test wants them."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.gateway = Gateway(lab.nodes["gw-a"])
+        self.site_a = lab.nodes["site-a"]
+        self.site_b = lab.nodes["site-b"]
+
+    def here(self, key: int | None) -> None:
+        """Apply our end, with a key or without."""
+        self.lab.key = key
+        self.gateway.apply('exporter = ""\n' + self.lab.config_toml("a"))
+
+    def there(self, key: int | None, local: str = SIDES["b"].underlay) -> None:
+        """Make the kernel's end anew, with a key or without, from one of its addresses."""
+        assert self.lab.peer is not None
+        self.lab.peer.run("ip link del gre1")
+        kernel_gre.configure(
+            self.lab.peer.run,
+            name="gre1",
+            local=local,
+            remote=SIDES["a"].underlay,
+            key=key,
+            addresses=SIDES["b"].tunnel,
+            routes=SIDES["a"].prefixes,
+        )
+
+    def gained(self, reason: str, before: dict[str, int]) -> int:
+        return self.gateway.drops().get(reason, 0) - before.get(reason, 0)
+
+
+@pytest.fixture(scope="module")
+def interop() -> Iterator[Interop]:
+    """One boot of the kernel for all tests."""
+    with Lab.up(f"gxuml{os.getpid() % 10000}", peer="kernel", kernel="uml") as lab:
+        found = Interop(lab)
+        try:
+            yield found
+        finally:
+            found.gateway.down()
+
+
+@pytest.fixture(params=[None, 77, 0], ids=["keyless", "key-77", "key-0"], scope="module")
+def joined(interop: Interop, request: pytest.FixtureRequest) -> Interop:
+    """Both ends with the same key."""
+    interop.here(request.param)
+    interop.there(request.param)
+    return interop
+
+
+@pytest.mark.parametrize("family", ADDRESSES)
+def test_ping_both_ways(joined: Interop, family: str) -> None:
+    """Hosts of both sites reach each other, and every packet went through XDP."""
+    there, back = ADDRESSES[family]
+    ping(joined.site_a, there, count=1)
+    before = joined.gateway.tunnel().counters
+    assert ping(joined.site_a, there, count=10) == 10
+    assert ping(joined.site_b, back, count=10) == 10
+    after = joined.gateway.tunnel().counters
+    assert after.tx_packets - before.tx_packets >= 20
+    assert after.rx_packets - before.rx_packets >= 20
+
+
+@pytest.mark.parametrize("family", ADDRESSES)
+def test_ping_between_the_gateways(joined: Interop, family: str) -> None:
+    """Our host's own traffic reaches the kernel's end of the tunnel, and back."""
+    assert ping(joined.gateway.namespace, TUNNEL_ADDRESSES[family]) == 3
+    peer = joined.lab.peer
+    assert peer is not None
+    mine = TUNNEL_ADDRESSES[family][:-1] + "1"
+    assert peer.run(f"ping -c 3 -i 0.2 -W 2 {mine}")[0] == 0
+
+
+@pytest.mark.parametrize("size", [64, 1400, 1476])
+@pytest.mark.parametrize("family", ADDRESSES)
+def test_ping_of_every_size(joined: Interop, family: str, size: int) -> None:
+    """Packets of 64, 1,400 bytes and the tunnel's MTU pass unfragmented, both ways."""
+    there, back = ADDRESSES[family]
+    size = min(size, joined.gateway.tunnel().mtu)
+    payload = str(size - (48 if family == "ipv6" else 28))
+    assert ping(joined.site_a, there, "-M", "do", "-s", payload) == 3
+    assert ping(joined.site_b, back, "-M", "do", "-s", payload) == 3
+
+
+@pytest.mark.parametrize("key", [None, 77], ids=["keyless", "key-77"])
+@pytest.mark.parametrize("family", ADDRESSES)
+def test_fifty_megabytes_arrive_whole(interop: Interop, key: int | None, family: str) -> None:
+    """50 MB over TCP have the same checksum at both ends, from either side."""
+    interop.here(key)
+    interop.there(key)
+    there, back = ADDRESSES[family]
+    assert transfer(interop.site_a, interop.site_b, there, TRANSFER_BYTES)
+    assert transfer(interop.site_b, interop.site_a, back, TRANSFER_BYTES // 10)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [(77, 78), (None, 77), (77, None), (0, None), (None, 0)],
+    ids=["wrong", "unexpected", "missing", "zero-expected", "zero-unexpected"],
+)
+def test_another_key_is_a_mismatch(
+    interop: Interop, ours: int | None, theirs: int | None
+) -> None:
+    """A wrong, an unexpected and a missing key are dropped as key_mismatch, and nothing else."""
+    interop.here(ours)
+    interop.there(theirs)
+    before = interop.gateway.drops()
+    received = interop.gateway.tunnel().counters.rx_packets
+    assert ping(interop.site_b, "10.1.0.2", "-W", "1", count=3) == 0
+    assert interop.gained("key_mismatch", before) >= 3
+    assert interop.gained("unknown_tunnel", before) == 0
+    assert interop.gateway.tunnel().counters.rx_packets == received
+
+
+def test_an_unknown_remote_is_dropped(interop: Interop) -> None:
+    """GRE from an address that no tunnel has is dropped as unknown_tunnel."""
+    interop.here(77)
+    assert interop.lab.peer is not None
+    interop.lab.peer.run("ip addr add 192.0.2.3/24 dev eth0")
+    interop.there(77, local="192.0.2.3")
+    before = interop.gateway.drops()
+    assert ping(interop.site_b, "10.1.0.2", "-W", "1", count=3) == 0
+    assert interop.gained("unknown_tunnel", before) >= 3
+    assert interop.gained("key_mismatch", before) == 0
+
+
+def test_checksums_and_sequence_numbers_of_a_sender_are_understood(interop: Interop) -> None:
+    """A sender may add a checksum and sequence numbers though our tunnel asks for neither."""
+    interop.here(None)
+    interop.there(None)
+    assert interop.lab.peer is not None
+    interop.lab.peer.run("ip link del gre1")
+    kernel_gre.configure(
+        interop.lab.peer.run,
+        name="gre1",
+        local=SIDES["b"].underlay,
+        remote=SIDES["a"].underlay,
+        extra=["ocsum", "oseq"],
+        addresses=SIDES["b"].tunnel,
+        routes=SIDES["a"].prefixes,
+    )
+    before = interop.gateway.drops()
+    assert ping(interop.site_b, "10.1.0.2") == 3
+    assert interop.gateway.drops() == before
