@@ -1,0 +1,1 @@
+"""The command ``gre-xdp``: a thin layer of click over the library."""

@@ -1,0 +1,217 @@
+"""Named scapy packets of one gateway between a LAN and two underlay next hops.
+
+LAN 10.1.0.2, 2001:db8:a::2 ─── eth1 [gateway] eth0 ─── 192.0.2.2 … and, by 192.0.2.254, the rest
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from scapy.layers.inet import IP, UDP
+from scapy.layers.inet6 import IPv6
+from scapy.layers.l2 import GRE, Ether
+from scapy.packet import Packet, Raw
+
+# Link addresses.
+UNDERLAY_MAC: Final = "02:00:00:00:00:01"  # eth0
+LAN_MAC: Final = "02:00:00:00:01:01"  # eth1
+UNATTACHED_MAC: Final = "02:00:00:00:02:01"  # eth2, which is not in the configuration
+REMOTE_MAC: Final = "02:00:00:00:00:02"  # every remote on the underlay's own link
+GATEWAY_MAC: Final = "02:00:00:00:00:fe"  # 192.0.2.254, towards all other remotes
+HOST_MAC: Final = "02:00:00:00:01:02"  # every host of the LAN
+STRANGER_MAC: Final = "02:00:00:00:99:99"
+
+# Addresses of the underlay.
+LOCAL: Final = "192.0.2.1"
+OTHER_LOCAL: Final = "192.0.2.11"  # where the tunnel "second" ends
+NO_LOCAL: Final = "192.0.2.10"  # ours, but no tunnel ends there
+REMOTE: Final = "192.0.2.2"  # of tunnels "plain" (no key) and "zero" (key 0)
+FAR_REMOTE: Final = "198.51.100.7"  # of tunnel "keyed", by the gateway
+SPLIT_REMOTE: Final = "198.51.100.8"  # of tunnel "split"
+INHERIT_REMOTE: Final = "192.0.2.3"
+FIXED_REMOTE: Final = "192.0.2.4"
+SECOND_REMOTE: Final = "192.0.2.5"
+NARROW_REMOTE: Final = "192.0.2.6"
+LOST_REMOTE: Final = "192.0.2.66"  # on link, but nobody answers for it
+NOWHERE_REMOTE: Final = "203.0.113.9"  # no route
+ASTRAY_REMOTE: Final = "203.0.113.20"  # routed to an interface without XDP
+NESTED_REMOTE: Final = "203.0.113.30"  # routed into the tunnel "plain"
+STRANGER: Final = "203.0.113.200"  # nobody's remote
+
+KEY: Final = 77
+ZERO_KEY: Final = 0
+IKEY: Final = 5
+OKEY: Final = 0xC0000209
+
+# Hosts: on the LAN, and behind the tunnels (each tunnel routes 10.N/16 and 2001:db8:N::/48).
+HOST4: Final = "10.1.0.2"
+HOST6: Final = "2001:db8:a::2"
+SITE: Final = {
+    "plain": ("10.20.0.2", "2001:db8:20::2"),
+    "keyed": ("10.21.0.2", "2001:db8:21::2"),
+    "zero": ("10.22.0.2", "2001:db8:22::2"),
+    "split": ("10.23.0.2", "2001:db8:23::2"),
+    "inherit": ("10.24.0.2", "2001:db8:24::2"),
+    "fixed": ("10.25.0.2", "2001:db8:25::2"),
+    "second": ("10.26.0.2", "2001:db8:26::2"),
+    "lost": ("10.27.0.2", "2001:db8:27::2"),
+    "nowhere": ("10.28.0.2", "2001:db8:28::2"),
+    "astray": ("10.29.0.2", "2001:db8:29::2"),
+    "nested": ("10.30.0.2", "2001:db8:30::2"),
+    "narrow": ("10.31.0.2", "2001:db8:31::2"),
+}
+SITE4, SITE6 = SITE["plain"]
+
+
+@dataclass(frozen=True)
+class End:
+    """Both ends of a tunnel, the next hop to the far one, and the keys of sent and received GRE."""
+
+    remote: str = REMOTE
+    local: str = LOCAL
+    mac: str = REMOTE_MAC
+    okey: int | None = None
+    ikey: int | None = None
+
+
+ENDS: Final = {
+    "plain": End(),
+    "keyed": End(FAR_REMOTE, mac=GATEWAY_MAC, okey=KEY, ikey=KEY),
+    "zero": End(okey=ZERO_KEY, ikey=ZERO_KEY),
+    "split": End(SPLIT_REMOTE, mac=GATEWAY_MAC, okey=OKEY, ikey=IKEY),
+    "inherit": End(INHERIT_REMOTE),
+    "fixed": End(FIXED_REMOTE),
+    "second": End(SECOND_REMOTE, local=OTHER_LOCAL),
+    "narrow": End(NARROW_REMOTE),
+}
+
+# The offsets of headers in a frame of ours: the outer IPv4 header, GRE, and what GRE carries.
+OUTER_AT: Final = 14
+GRE_AT: Final = 34
+INNER_AT: Final = 38  # without a checksum, a key or a sequence number
+
+
+def payload(length: int) -> Raw:
+    """That many octets, none of them zero and no two neighbours alike."""
+    return Raw(bytes(1 + (7 * i) % 251 for i in range(length)))
+
+
+def udp(
+    src: str, dst: str, length: int = 26, *, ttl: int = 64, tos: int = 0, **ip: object
+) -> Packet:
+    """An IPv4 or IPv6 packet that carries ``length`` octets in UDP; ``ip`` are header fields."""
+    if ":" in dst:
+        header = IPv6(src=src, dst=dst, hlim=ttl, tc=tos, **ip)
+    else:
+        header = IP(**{"src": src, "dst": dst, "ttl": ttl, "tos": tos, "id": 7, **ip})
+    # Read back, so that every length and checksum is there.
+    return type(header)(bytes(header / UDP(sport=53, dport=4242) / payload(length)))
+
+
+def to_site(tunnel: str, version: int, length: int = 26, **ip: object) -> Packet:
+    """A packet from the LAN to the site behind a tunnel."""
+    return udp({4: HOST4, 6: HOST6}[version], _site(tunnel, version), length, **ip)
+
+
+def to_lan(tunnel: str, version: int, length: int = 26, **ip: object) -> Packet:
+    """A packet from the site behind a tunnel to the LAN."""
+    return udp(_site(tunnel, version), {4: HOST4, 6: HOST6}[version], length, **ip)
+
+
+def of_bytes(
+    packet_bytes: int, make: Callable[..., Packet], *where: object, **ip: object
+) -> Packet:
+    """A packet of that many bytes, from its IP header on, as ``make`` makes them."""
+    empty = make(*where, 0, **ip)
+    return make(*where, packet_bytes - len(empty), **ip)
+
+
+def _site(tunnel: str, version: int) -> str:
+    return SITE[tunnel][0 if version == 4 else 1]
+
+
+def spent(packet: Packet) -> Packet:
+    """The packet one hop later, its checksum made anew."""
+    packet = packet.copy()
+    if isinstance(packet, IPv6):
+        packet.hlim -= 1
+    else:
+        packet.ttl -= 1
+        packet.chksum = None
+    return type(packet)(bytes(packet))
+
+
+def ethertype(packet: Packet) -> int:
+    """0x0800 or 0x86DD."""
+    return 0x86DD if isinstance(packet, IPv6) else 0x0800
+
+
+def on_lan(packet: Packet, dst: str = LAN_MAC) -> Packet:
+    """A frame from a host of the LAN to the gateway."""
+    return Ether(src=HOST_MAC, dst=dst, type=ethertype(packet)) / packet
+
+
+def out_of_lan(packet: Packet) -> Packet:
+    """The frame in which the gateway sends a packet to a host of the LAN."""
+    return Ether(src=LAN_MAC, dst=HOST_MAC, type=ethertype(packet)) / packet
+
+
+def onto_device(packet: Packet, mac: str) -> Packet:
+    """The frame in which a packet arrives on a tunnel's device."""
+    return Ether(src=mac, dst=mac, type=ethertype(packet)) / packet
+
+
+def gre(inner: Packet, key: int | None = None, **header: object) -> Packet:
+    """GRE and what it carries; ``header`` are scapy's fields."""
+    if key is not None:
+        header = {"key_present": 1, "key": key, **header}
+    return GRE(**{"proto": ethertype(inner), **header}) / inner
+
+
+def received(
+    carried: Packet, tunnel: str = "plain", *, mac: str = UNDERLAY_MAC, **ip: object
+) -> Packet:
+    """The frame in which GRE arrives from a tunnel's remote; ``ip`` are fields of its header."""
+    end = ENDS[tunnel]
+    outer = {
+        "src": end.remote,
+        "dst": end.local,
+        "proto": 47,
+        "id": 99,
+        "flags": "DF",
+        "ttl": 61,
+        **ip,
+    }
+    return Ether(src=end.mac, dst=mac, type=0x0800) / IP(**outer) / carried
+
+
+def sent(carried: Packet, tunnel: str = "plain", **ip: object) -> Packet:
+    """The frame in which the gateway sends GRE to a tunnel's remote; by default DF and TTL 64."""
+    end = ENDS[tunnel]
+    outer = {
+        "src": end.local,
+        "dst": end.remote,
+        "proto": 47,
+        "id": 0,
+        "flags": "DF",
+        "ttl": 64,
+        **ip,
+    }
+    return Ether(src=UNDERLAY_MAC, dst=end.mac, type=0x0800) / IP(**outer) / carried
+
+
+def cut(frame: Packet, length: int) -> bytes:
+    """The first octets of a frame, whose outer IPv4 header says that this is all there is."""
+    short = Ether(bytes(frame)[:length])
+    short[IP].len = length - len(Ether())
+    short[IP].chksum = None
+    return bytes(short)
+
+
+def patched(frame: Packet | bytes, at: int, octets: bytes) -> bytes:
+    """The frame with other octets at an offset, and nothing made to fit them."""
+    raw = bytearray(bytes(frame))
+    raw[at : at + len(octets)] = octets
+    return bytes(raw)

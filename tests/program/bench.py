@@ -1,0 +1,210 @@
+"""Runs the loaded programs over single frames and says what became of each, counters included."""
+
+from __future__ import annotations
+
+import ctypes as ct
+import errno
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+
+import pytest
+from scapy.packet import Packet
+
+from gre_xdp import abi, bpf, reasons
+from gre_xdp.datapath import DataPath
+from gre_xdp.resources import Program
+
+UNRELATED = "unrelated"
+_NAMES = {reasons.UNRELATED_CODE: UNRELATED} | {
+    reason.code: f"{reason.verdict.value} {reason.name}" for reason in reasons.REASONS
+}
+# With the frame's own bookkeeping (struct xdp_frame) this leaves less than an outer header.
+_METADATA_BYTES = 216
+_TUNNEL_COUNTERS = ("rx_packets", "rx_bytes", "tx_packets", "tx_bytes")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A verdict, the frame that is left (none of a dropped one), and every counter that moved.
+
+    ``reasons`` by "drop NAME", "pass NAME" or "unrelated"; ``tunnels`` by "NAME rx_packets" etc.
+    """
+
+    verdict: str
+    frame: bytes = b""
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    tunnels: Mapping[str, int] = field(default_factory=dict)
+
+
+def unrelated(frame: Packet | bytes) -> Outcome:
+    """Passed as it came, and counted as nobody's business."""
+    return Outcome("pass", bytes(frame), {UNRELATED: 1})
+
+
+def passed(frame: Packet | bytes, reason: str) -> Outcome:
+    """Handed to the kernel as it came."""
+    return Outcome("pass", bytes(frame), {f"pass {reason}": 1})
+
+
+def dropped(reason: str) -> Outcome:
+    """Dropped, and counted nowhere else."""
+    return Outcome("drop", b"", {f"drop {reason}": 1})
+
+
+def decapsulated(tunnel: str, frame: Packet | bytes, reason: str | None = None) -> Outcome:
+    """Out of a tunnel: to a port, or for a pass reason to the tunnel's own device."""
+    moved = _moved(tunnel, "rx", len(frame) - 14)
+    return Outcome("redirect", bytes(frame), {f"pass {reason}": 1} if reason else {}, moved)
+
+
+def encapsulated(tunnel: str, frame: Packet | bytes, inner: Packet) -> Outcome:
+    """Into a tunnel."""
+    return Outcome("redirect", bytes(frame), {}, _moved(tunnel, "tx", len(inner)))
+
+
+def relayed(came: str, left: str, frame: Packet | bytes, inner: Packet) -> Outcome:
+    """Out of one tunnel and into another."""
+    moved = _moved(came, "rx", len(inner)) | _moved(left, "tx", len(inner))
+    return Outcome("redirect", bytes(frame), {}, moved)
+
+
+def _moved(tunnel: str, direction: str, inner_bytes: int) -> dict[str, int]:
+    return {f"{tunnel} {direction}_packets": 1, f"{tunnel} {direction}_bytes": inner_bytes}
+
+
+class _PerCpuArray:
+    """The first rows of a per-CPU array of u64s, read with one system call."""
+
+    def __init__(self, fd: int, rows: int, width: int) -> None:
+        self._fd = fd
+        self._rows, self._width = rows, width
+        self._libbpf = ct.CDLL("libbpf.so.1")
+        self._keys = (ct.c_uint32 * rows)()
+        self._values = (ct.c_uint64 * (rows * bpf.possible_cpus() * width))()
+        self._last = self._read()
+
+    def _read(self) -> bytes:
+        count, batch = ct.c_uint32(self._rows), ct.c_uint32()
+        result = self._libbpf.bpf_map_lookup_batch(
+            self._fd, None, ct.byref(batch), self._keys, self._values, ct.byref(count), None
+        )
+        assert count.value == self._rows, result
+        return bytes(self._values)
+
+    def moved(self) -> dict[tuple[int, int], int]:
+        """What was added since the last call, all CPUs, by (row, column)."""
+        before, after = self._last, self._read()
+        if after == before:
+            return {}
+        self._last = after
+        found: dict[tuple[int, int], int] = {}
+        row_words = bpf.possible_cpus() * self._width
+        old, new = memoryview(before).cast("Q"), memoryview(after).cast("Q")
+        for i, (was, is_now) in enumerate(zip(old, new, strict=True)):
+            if was != is_now:
+                cell = (i // row_words, i % self._width)
+                found[cell] = found.get(cell, 0) + is_now - was
+        return found
+
+
+class Bench:
+    """The programs and counters of the current network namespace's data plane.
+
+    ``interfaces`` are (index, link address) by name, as the system says, not the maps.
+    """
+
+    def __init__(
+        self,
+        data_path: DataPath,
+        tunnels: Sequence[str],
+        interfaces: Mapping[str, tuple[int, str]],
+    ) -> None:
+        self.data_path = data_path
+        self._interfaces = interfaces
+        [digest] = data_path.pinned_digests()
+        self._names = [data_path.tunnel(i).name.decode() for i in range(len(tunnels))]
+        assert sorted(self._names) == sorted(tunnels)
+        self._open = ExitStack()
+        self._programs: dict[Program, int] = {
+            name: self._open.enter_context(data_path.open_program(digest, name))
+            for name in ("port", "inner")
+        }
+        self._reasons = self._map(abi.MapIndex.REASON_COUNTERS, abi.REASON_COUNT, 1)
+        self._tunnels = self._map(abi.MapIndex.TUNNEL_COUNTERS, len(tunnels), len(_TUNNEL_COUNTERS))
+
+    def close(self) -> None:
+        """Close the descriptors."""
+        self._open.close()
+
+    def port(self, frame: Packet | bytes, interface: str) -> Outcome:
+        """Run the program of configured interfaces over a frame that came in by one."""
+        return self._run("port", bytes(frame), interface)
+
+    def inner(self, frame: Packet | bytes, interface: str) -> Outcome:
+        """Run the program of inner ends over a frame that came in by an interface."""
+        return self._run("inner", bytes(frame), interface)
+
+    def port_without_headroom(self, frame: Packet, interface: str) -> Outcome:
+        """Like ``port``, on a frame whose headroom is full of metadata.
+
+        Skips the test where the kernel takes only 32 bytes of metadata (before Linux 6.3).
+        """
+        raw = bytes(_METADATA_BYTES) + bytes(frame)
+        buffer, out = (ct.create_string_buffer(raw, len(raw)) for _ in range(2))
+        ctx = bpf._XdpMd(
+            data=_METADATA_BYTES,
+            data_end=len(raw),
+            ingress_ifindex=self._interfaces[interface][0],
+        )
+        opts = bpf._TestRunOpts(
+            sz=ct.sizeof(bpf._TestRunOpts),
+            data_in=ct.addressof(buffer),
+            data_size_in=len(raw),
+            data_out=ct.addressof(out),
+            data_size_out=len(raw),
+            ctx_in=ct.addressof(ctx),
+            ctx_size_in=ct.sizeof(ctx),
+            repeat=1,
+        )
+        result = bpf._libbpf().bpf_prog_test_run_opts(self._programs["port"], ct.byref(opts))
+        if result == -errno.EINVAL:
+            pytest.skip("this kernel takes no more than 32 bytes of metadata")
+        assert result == 0
+        return self._outcome(bpf.VERDICTS[opts.retval], out.raw)
+
+    def mac(self, interface: str) -> str:
+        """A link address."""
+        return self._interfaces[interface][1]
+
+    @contextmanager
+    def unknown_gre(self, policy: str) -> Iterator[None]:
+        """Another policy for GRE that no tunnel takes, for the time of a block."""
+        before = self.data_path.unknown_gre()
+        self.data_path.put_unknown_gre(policy)
+        try:
+            yield
+        finally:
+            self.data_path.put_unknown_gre(before)
+
+    def _run(self, program: Program, frame: bytes, interface: str) -> Outcome:
+        result = bpf.prog_run(self._programs[program], frame, self._interfaces[interface][0])
+        return self._outcome(result.verdict, result.frame)
+
+    def _outcome(self, verdict: str, frame: bytes) -> Outcome:
+        return Outcome(
+            verdict,
+            b"" if verdict == "drop" else frame,
+            {
+                _NAMES.get(code, f"code {code}"): moved
+                for (code, _), moved in self._reasons.moved().items()
+            },
+            {
+                f"{self._names[row]} {_TUNNEL_COUNTERS[column]}": moved
+                for (row, column), moved in self._tunnels.moved().items()
+            },
+        )
+
+    def _map(self, index: abi.MapIndex, rows: int, width: int) -> _PerCpuArray:
+        path = self.data_path.pins.maps / abi.MAPS[index].name
+        return _PerCpuArray(self._open.enter_context(bpf.owned(bpf.get(path))), rows, width)
