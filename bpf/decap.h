@@ -46,6 +46,15 @@ static __always_inline int refuse_version(__be32 local, __be16 flags)
 	return drop(DROP_GRE_VERSION);
 }
 
+/* RFC 2784 section 2.3: the routing bit discards, before anything that it might have moved is read.
+ */
+static __always_inline int refuse_routing(__be32 local, __be32 remote)
+{
+	if (lookup_endpoint4(local, remote, 0, ENDPOINT_PAIR))
+		return drop(DROP_GRE_ROUTING_BIT);
+	return refuse_unmatched(local, remote);
+}
+
 /* Inner packets that nobody honest sends through this tunnel. */
 static __always_inline int refuse_inner(struct packet *packet, __be32 local)
 {
@@ -56,7 +65,7 @@ static __always_inline int refuse_inner(struct packet *packet, __be32 local)
 			return drop(DROP_LOOPED_BACK);
 		if (packet->ip4->protocol == IPPROTO_GRE && is_local4(packet->ip4->daddr))
 			return drop(DROP_NESTED_TUNNEL);
-	} else if (is_martian_source6(&packet->ip6->saddr)) {
+	} else if (is_martian_source6(packet->ip6)) {
 		return drop(DROP_INNER_SOURCE);
 	}
 	return NEXT_STAGE;
@@ -83,6 +92,8 @@ static __always_inline int decap4(struct packet *packet, struct cursor *cursor,
 		return refuse_truncated(local);
 	if (gre->flags & GRE_VERSION_MASK)
 		return refuse_version(local, gre->flags);
+	if (gre->flags & GRE_ROUTING_BIT)
+		return refuse_routing(local, remote);
 	if ((gre->flags & GRE_CHECKSUM_BIT) && !parse_gre_word(cursor))
 		return refuse_truncated(local);
 	if (gre->flags & GRE_KEY_BIT) {
@@ -105,8 +116,6 @@ static __always_inline int decap4(struct packet *packet, struct cursor *cursor,
 	if (!packet->from || !packet->from->inner_ifindex)
 		return drop(DROP_NO_TUNNEL);
 
-	if (gre->flags & GRE_ROUTING_BIT)
-		return drop(DROP_GRE_ROUTING_BIT);
 	if (gre->flags & GRE_RESERVED_BITS)
 		return drop(DROP_GRE_RESERVED_BITS);
 	if ((gre->flags & GRE_CHECKSUM_BIT) &&

@@ -107,10 +107,10 @@ static __always_inline int encap(struct packet *packet, struct tunnel *tunnel, _
 	int result;
 
 	result = lookup_remote(packet, &fib, tunnel, inherited.tos, outer_bytes);
+	if (is_egress_known(result) && redirect_to(fib.ifindex) != XDP_REDIRECT)
+		return drop_egress(fib.ifindex);
 	if (result != BPF_FIB_LKUP_RET_SUCCESS)
 		return drop_no_next_hop(result);
-	if (redirect_to(fib.ifindex) != XDP_REDIRECT)
-		return drop_egress(fib.ifindex);
 	if (resize_frame(packet, sizeof(struct ethhdr) + overhead))
 		return drop(DROP_NO_HEADROOM);
 	outer = frame_start(packet);

@@ -15,7 +15,7 @@
  *   SUCCESS       next hop and egress known
  *   NO_NEIGH      egress known, its link address not: also the normal case of a tunnel's device
  *   FRAG_NEEDED   longer than the route's MTU; the egress is *not* reported (tot_len 0 skips this)
- *   NOT_FWDED     ours, or broadcast; FWD_DISABLED: the host does not forward from `ifindex`
+ *   NOT_FWDED     ours, broadcast, or without a route; FWD_DISABLED: `ifindex` does not forward
  *   others        blackhole, unreachable, prohibit, light-weight tunnels: the kernel's to answer
  */
 static __always_inline int lookup_route(struct packet *packet, struct bpf_fib_lookup *fib,

@@ -118,8 +118,7 @@ static __always_inline int forward_from_port(struct packet *packet, const struct
 	port = lookup_device(ingress);
 	if (!port || !is_own_mac(eth->h_dest, port->mac))
 		return pass_unrelated();
-	if (packet->ip4 ? is_martian_source4(packet->ip4->saddr)
-			: is_martian_source6(&packet->ip6->saddr))
+	if (packet->ip4 ? is_martian_source4(packet->ip4->saddr) : is_martian_source6(packet->ip6))
 		return pass_unrelated();
 	return forward_into_tunnel(packet, tunnel, id);
 }

@@ -151,7 +151,26 @@ static __always_inline int is_loopback6(const struct in6_addr *address)
 	       address->s6_addr32[3] == bpf_htonl(1);
 }
 
-static __always_inline int is_martian_source6(const struct in6_addr *address)
+static __always_inline int is_unspecified6(const struct in6_addr *address)
 {
-	return is_multicast6(address) || is_loopback6(address);
+	return !address->s6_addr32[0] && !address->s6_addr32[1] && !address->s6_addr32[2] &&
+	       !address->s6_addr32[3];
+}
+
+/* ::ffff:0:0/96 */
+static __always_inline int is_mapped6(const struct in6_addr *address)
+{
+	return !address->s6_addr32[0] && !address->s6_addr32[1] &&
+	       address->s6_addr32[2] == bpf_htonl(0xffff);
+}
+
+/* RFC 4291 2.5.2, 2.5.3 and 2.7, RFC 6890. Duplicate address detection and multicast listeners
+ * speak from the unspecified address, to multicast destinations only.
+ */
+static __always_inline int is_martian_source6(const struct ipv6hdr *ip6)
+{
+	const struct in6_addr *source = &ip6->saddr;
+
+	return is_multicast6(source) || is_loopback6(source) || is_mapped6(source) ||
+	       (is_unspecified6(source) && !is_multicast6(&ip6->daddr));
 }

@@ -84,14 +84,21 @@ def compile_programs(extra_flags: Sequence[str] = (), source: str | None = None)
     compiler's own words when the C does not compile.
     """
     request = json.dumps({"flags": list(extra_flags), "source": source})
-    child = subprocess.run(
-        [sys.executable, "-m", "gre_xdp.compiler"],
-        input=request,
-        capture_output=True,
-        text=True,
-        timeout=COMPILE_TIMEOUT_S,
-        check=False,
-    )
+    try:
+        child = subprocess.run(
+            # -P: whatever lies in the current directory is not to be run by root.
+            [sys.executable, "-P", "-m", "gre_xdp.compiler"],
+            input=request,
+            capture_output=True,
+            text=True,
+            timeout=COMPILE_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise errors.KernelError(
+            f"BCC did not compile the data plane within {COMPILE_TIMEOUT_S} s",
+            remedy="try again when the machine is less busy",
+        ) from error
     if child.returncode != 0:
         _raise_for(child)
     answer = json.loads(child.stdout)
@@ -174,8 +181,8 @@ def _child_main() -> int:
     request = json.load(sys.stdin)
     try:
         import bcc  # noqa: PLC0415 - only here: the distribution's package, large, maybe missing
-    except ImportError as error:
-        sys.stderr.write(f"{error}\n")
+    except (ImportError, OSError) as error:
+        sys.stderr.write(f"{error!r}\n")
         return _EXIT_NO_BCC
     if not hasattr(bcc, "BPF"):
         sys.stderr.write(f"{bcc.__file__} is not the BPF Compiler Collection\n")

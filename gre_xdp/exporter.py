@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import socket
 import socketserver
 import threading
@@ -13,10 +15,14 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 
 from gre_xdp import errors
 from gre_xdp.metrics import AgentState, DataPathCollector
+from gre_xdp.netlink import NetlinkError
 from gre_xdp.status import snapshot
 
 StartResponse = Callable[..., Any]
 Environment = dict[str, Any]
+
+_PORT_MAX = 65535
+_log = logging.getLogger("gre_xdp.exporter")
 
 
 class Exporter:
@@ -66,22 +72,28 @@ class Exporter:
         if path == "/-/ready":
             try:
                 snapshot()
-            except (errors.GreXdpError, OSError) as error:
+            except (errors.GreXdpError, NetlinkError, OSError) as error:
                 return _text(start, "503 Service Unavailable", f"{error}\n")
             return _text(start, "200 OK", "ready\n")
         return _text(start, "404 Not Found", "try /metrics\n")
 
 
 def serve(listen: str) -> None:
-    """Serve the metrics of the current network namespace until interrupted."""
+    """Serve the metrics of the current network namespace until interrupted.
+
+    Raises ``PrivilegeError`` when the pins could not be opened anyway, ``HostError``.
+    """
+    with contextlib.suppress(errors.NotAppliedError):
+        snapshot()
     exporter = Exporter(listen)
+    _log.info("metrics on http://%s/metrics", listen)
     exporter.serve_forever()
 
 
 def split_address(listen: str) -> tuple[str, int]:
     """Split ``127.0.0.1:9747`` or ``[::1]:9747`` into host and port; raises ``ConfigError``."""
     host, separator, port = listen.rpartition(":")
-    if not separator or not port.isdecimal():
+    if not separator or not host or not port.isdecimal() or int(port) > _PORT_MAX:
         raise errors.ConfigError(
             f"{listen!r} is not an address to listen on",
             remedy="write HOST:PORT, for instance 127.0.0.1:9747 or [::1]:9747",

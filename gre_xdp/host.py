@@ -31,6 +31,7 @@ class Host:
     accept_ra: dict[str, str]
     ipv6_forwarding: dict[str, str]
     has_force_forwarding: bool
+    is_ipv6_off: bool  # for devices to be made: net.ipv6.conf.default.disable_ipv6
     attached: frozenset[int]  # interface indices that hold a link of ours
     xdp_owners: dict[str, str]  # devices with somebody else's XDP program, and whose it is
 
@@ -50,6 +51,11 @@ class Host:
     def link_of(self, ifindex: int) -> Link | None:
         """The device with an index."""
         return next((link for link in self.links.values() if link.index == ifindex), None)
+
+    def name_of(self, ifindex: int) -> str:
+        """The name of the device with an index, or the index itself."""
+        link = self.link_of(ifindex)
+        return link.name if link else str(ifindex)
 
     def is_tunnel_device(self, name: str) -> bool:
         """Is this device one that we made: a veth whose other end bears our name and group?"""
@@ -91,6 +97,7 @@ def read_host(netlink: Netlink, remotes: list[Address], attached: frozenset[int]
         },
         # Linux 6.17: one interface can forward without making the whole host a router.
         has_force_forwarding=sysctl.read("ipv6/conf/all/force_forwarding") is not None,
+        is_ipv6_off=sysctl.read("ipv6/conf/default/disable_ipv6") == "1",
         attached=attached,
         xdp_owners={
             name: program_owner(link.xdp_program_id)

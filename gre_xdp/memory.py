@@ -30,7 +30,9 @@ class Memory:
             content = json.loads(memory.path.read_text())
         except (FileNotFoundError, ValueError):
             return memory
-        memory.sysctls = dict(content.get("sysctls", {}))
+        found = content.get("sysctls") if isinstance(content, dict) else None
+        if isinstance(found, dict):
+            memory.sysctls = {str(path): str(value) for path, value in found.items()}
         return memory
 
     def remember(self, path: str, value: str) -> None:
@@ -58,6 +60,7 @@ class Memory:
 def make_directory() -> None:
     """Make /run/gre-xdp, 0700."""
     RUN_DIRECTORY.mkdir(mode=0o700, exist_ok=True)
+    RUN_DIRECTORY.chmod(0o700)
 
 
 def remove_directory_if_empty() -> None:

@@ -15,6 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from gre_xdp import __version__, compiler, errors
+from gre_xdp.netlink import NetlinkError
 from gre_xdp.status import UP, ReasonCount, Snapshot, TunnelStatus, snapshot
 
 
@@ -43,7 +44,7 @@ class DataPathCollector(Collector):
         started = time.perf_counter()
         try:
             found: Snapshot | None = snapshot()
-        except (errors.GreXdpError, OSError):
+        except (errors.GreXdpError, NetlinkError, OSError):
             found = None
             self._errors += 1
         if found is not None:

@@ -54,7 +54,8 @@ class Pins:
             return self.maps.is_dir()
         except PermissionError as error:
             raise errors.PrivilegeError(
-                f"reading {self.root}: permission denied", remedy="run as root"
+                f"reading {self.root}: permission denied",
+                remedy="run it as root, for instance with sudo",
             ) from error
 
     def make(self) -> None:
@@ -110,13 +111,13 @@ def require_shared_mounts() -> None:
 
 
 def _owner_of_sys() -> str | None:
-    """The network namespace that /sys was mounted for: ``ip netns exec`` writes it as the source."""
+    """The network namespace that /sys was mounted for; ``ip netns exec`` names it as source."""
     source = None
     for line in _MOUNTS.read_text().splitlines():
         fields = line.split()
         if fields[4] == "/sys":
             source = fields[fields.index("-") + 2]
-    return source if source and (_NAMESPACES / source).exists() else None
+    return source if source and "/" not in source and (_NAMESPACES / source).exists() else None
 
 
 def mount_bpffs() -> None:

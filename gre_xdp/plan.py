@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from gre_xdp.resources import CREATION_ORDER, Resource, State
+from gre_xdp.resources import CREATION_ORDER, Resource, State, Sysctl
 
 Action = Literal["create", "update", "delete"]
 
@@ -44,6 +44,8 @@ class Step:
     @property
     def detail(self) -> str:
         """The change itself."""
+        if isinstance(self.old, Sysctl) and isinstance(self.new, Sysctl):
+            return f"{self.old.value} -> {self.new.value}"
         if self.action == "update":
             return f"{self.old} -> {self.new}"
         return str(self.subject)

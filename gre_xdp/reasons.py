@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from pathlib import Path
 
 
 class Verdict(enum.Enum):
@@ -220,7 +219,7 @@ REASONS: tuple[Reason, ...] = (
     _pass(
         70,
         "no_route",
-        "An unreachable, prohibit or blackhole route for the inner destination: the kernel answers.",
+        "The route to the inner destination is unreachable, prohibit or blackhole.",
         "Change that route on this gateway, or stop sending there at the remote.",
     ),
     _pass(
@@ -261,7 +260,7 @@ def to_markdown() -> str:
         "Why a packet did not take the fast path. Numbers and names never change their meaning.",
         "`gre-xdp show drops` and `gre-xdp show passes` list them with counts; the metrics are",
         "`gre_xdp_drops_total{reason}` and `gre_xdp_passes_total{reason}`.",
-        "This file is made from `gre_xdp/reasons.py` by `python -m gre_xdp.reasons`.",
+        "This file is made from `gre_xdp/reasons.py` by `python docs/generate.py`.",
     ]
     for title, group in (
         ("Drops", DROP_REASONS),
@@ -271,12 +270,3 @@ def to_markdown() -> str:
         lines += ["|---|---|---|---|"]
         lines += [f"| {r.code} | `{r.name}` | {r.meaning} | {r.remedy} |" for r in group]
     return "\n".join(lines) + "\n"
-
-
-def _main() -> None:
-    document = Path(__file__).resolve().parent.parent / "docs" / "reasons.md"
-    document.write_text(to_markdown())
-
-
-if __name__ == "__main__":
-    _main()

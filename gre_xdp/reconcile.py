@@ -47,17 +47,24 @@ def apply(config: Config, only: tuple[type[Resource], ...] = ()) -> list[Step]:
     with _lock(), _open_kernel() as kernel:
         steps = _plan(kernel, config, only)
         _execute_all(kernel, steps)
-        remaining = _plan(kernel, config, only)
-        if remaining:
-            raise errors.DriftError(
-                "the kernel does not hold what was applied: "
-                + "; ".join(f"{step.action} {step.object}" for step in remaining[:5]),
-                remedy="something else changes it; gre-xdp diff shows what differs",
-            )
+        try:
+            _verify(_plan(kernel, config, only))
+        except errors.GreXdpError:
+            _undo(kernel, steps)
+            raise
         if kernel.data_path is not None:
             kernel.data_path.prune_programs(source_digest())
         _settle(kernel, steps)
         return steps
+
+
+def _verify(remaining: list[Step]) -> None:
+    if remaining:
+        raise errors.DriftError(
+            "the kernel did not keep what was applied, so everything is as before: "
+            + "; ".join(f"{step.action} {step.object}" for step in remaining[:5]),
+            remedy="something else changes the same things; find out what, then apply again",
+        )
 
 
 def down() -> list[Step]:
@@ -177,7 +184,7 @@ def _require_root() -> None:
     if os.geteuid() != 0:
         raise errors.PrivilegeError(
             "this needs root: it reads and changes pinned BPF maps and network devices",
-            remedy="run it with sudo",
+            remedy="run it as root, for instance with sudo",
         )
 
 
@@ -185,10 +192,14 @@ def _require_root() -> None:
 def _lock() -> Iterator[None]:
     """One writer at a time in a network namespace; others wait."""
     _require_root()
-    memory.make_directory()
     path = memory.RUN_DIRECTORY / f"{namespaces.cookie()}.lock"
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        memory.make_directory()
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            # The last writer of another namespace has just removed the directory.
+            continue
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         # The one before us may have removed the file while we waited for it.
         if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):

@@ -6,6 +6,7 @@ that a plan is nothing but their difference. Classes are listed in the order of 
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import ipaddress
 from dataclasses import dataclass
@@ -27,11 +28,11 @@ _DEVICE_NAME_CHARACTERS = 15
 def inner_name(tunnel: str) -> str:
     """The name of a tunnel device's inner end: readable where it fits, unique always."""
     name = RESERVED_PREFIX + tunnel
-    if len(name) <= _DEVICE_NAME_CHARACTERS:
+    # Only digests have the full length, so that no name is another one's digest.
+    if len(name) < _DEVICE_NAME_CHARACTERS:
         return name
-    digest = hashlib.blake2s(tunnel.encode(), digest_size=3).hexdigest()
-    room = _DEVICE_NAME_CHARACTERS - len(RESERVED_PREFIX) - 1 - len(digest)
-    return f"{RESERVED_PREFIX}{tunnel[:room]}-{digest}"
+    digest = base64.b32encode(hashlib.blake2s(tunnel.encode()).digest()).decode().lower()
+    return (RESERVED_PREFIX + digest)[:_DEVICE_NAME_CHARACTERS]
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,14 +176,16 @@ def _open() -> Iterator[tuple[DataPath, Netlink]]:
         data_path = DataPath.open_existing(pins.Pins.of_namespace(namespaces.cookie()))
     except PermissionError as error:
         raise errors.PrivilegeError(
-            f"reading the pinned maps: {error.strerror}", remedy="run it with sudo"
+            f"reading the pinned maps: {error.strerror}",
+            remedy="run it as root, for instance with sudo",
         ) from error
     if data_path is None or not data_path.is_complete:
         if data_path is not None:
             data_path.close()
         if os.geteuid() != 0:
             raise errors.PrivilegeError(
-                "only root can look whether gre-xdp runs here", remedy="run it with sudo"
+                "only root can look whether gre-xdp runs here",
+                remedy="run it as root, for instance with sudo",
             )
         raise errors.NotAppliedError(
             "gre-xdp is not applied in this network namespace", remedy="gre-xdp apply"

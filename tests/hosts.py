@@ -115,6 +115,7 @@ def host(*more_links: Link, **changes: Any) -> Host:
         forward_chains=(),
         accept_ra=dict.fromkeys(links, "0"),
         ipv6_forwarding=dict.fromkeys(links, "0"),
+        is_ipv6_off=False,
         has_force_forwarding=True,
         attached=frozenset(),
         xdp_owners={},

@@ -104,8 +104,12 @@ def demo(options: Options, seconds: int) -> None:
 @contextmanager
 def _terminable() -> Iterator[None]:
     """Clean up after SIGTERM as after Ctrl-C."""
+    me = os.getpid()
 
     def interrupt(*_: object) -> None:
+        # pyroute2 forks helpers that inherit this; ending one must not run our clean-up in it.
+        if os.getpid() != me:
+            os._exit(128 + signal.SIGTERM)
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, interrupt)
@@ -259,7 +263,7 @@ def _get_metrics() -> str:
     while True:
         try:
             url = f"http://127.0.0.1:{_EXPORTER_PORT}/metrics"
-            with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - our own
+            with urllib.request.urlopen(url, timeout=5) as answer:
                 return str(answer.read().decode())
         except OSError:
             if time.monotonic() > deadline:

@@ -132,7 +132,7 @@ class Lab:
         except FileExistsError as error:
             raise LabError(
                 f"the lab {prefix} is up, or was left half-built",
-                remedy=f"gre-xdp lab down --prefix {prefix}",
+                remedy=f"gre-xdp lab down --name {prefix}",
                 where=str(lab._directory),
             ) from error
         try:
@@ -149,7 +149,7 @@ class Lab:
             state = json.loads((_directory(prefix) / "lab.json").read_text())
         except FileNotFoundError as error:
             raise LabError(
-                f"there is no lab {prefix}", remedy=f"gre-xdp lab up --prefix {prefix}"
+                f"there is no lab {prefix}", remedy=f"gre-xdp lab up --name {prefix}"
             ) from error
         lab = cls(prefix, state["kernel"], state["key"])
         if lab.kernel == "uml":

@@ -181,7 +181,9 @@ class Topology:
         Raises LabError when a namespace of one of the names exists, or something does not work.
         """
         if os.geteuid() != 0:
-            raise PrivilegeError("a lab needs network namespaces", remedy="run as root")
+            raise PrivilegeError(
+                "a lab needs network namespaces", remedy="run it as root, for instance with sudo"
+            )
         if found := [node.name for node in self.nodes.values() if node.path.exists()]:
             raise LabError(
                 f"network namespace {', '.join(found)} exists",

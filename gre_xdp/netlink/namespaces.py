@@ -24,7 +24,7 @@ def enter(name: str) -> None:
     except OSError as error:
         raise errors.PrivilegeError(
             f"entering network namespace {name}: {error.strerror}",
-            remedy="run as root",
+            remedy="run it as root, for instance with sudo",
             where="--netns",
         ) from error
 

@@ -12,9 +12,12 @@ from gre_xdp.netlink import PROTOCOL, Netlink, NetlinkError
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-# All packets for a tunnel go to this next hop, so that the slow path makes one neighbour entry for
-# the tunnel and not one for every destination (which would overflow the neighbour table).
-GATEWAY = ipaddress.IPv6Address("fe80::1")
+# All packets for a tunnel go to one next hop, so that the slow path makes one neighbour entry for
+# the tunnel and not one for every destination (which would overflow the neighbour table). These
+# addresses are nobody's on such a link: RFC 7600's dummy address, and a link-local one.
+GATEWAY_IPV4 = "192.0.0.8"
+GATEWAY_IPV6 = "fe80::1"
+_RTNH_F_ONLINK = 4
 
 _MAIN_TABLE = 254
 _RTN_UNICAST = 1
@@ -103,11 +106,7 @@ def path_to(netlink: Netlink, address: Address) -> Path | None:
 
 def put(netlink: Netlink, destination: Network, ifindex: int, *, replace: bool) -> None:
     """Route a prefix into a tunnel's device, in the main table with the default metric."""
-    next_hop = (
-        {"gateway": str(GATEWAY)}
-        if destination.version == 6
-        else {"via": {"family": socket.AF_INET6, "addr": str(GATEWAY)}}
-    )
+    gateway = GATEWAY_IPV6 if destination.version == 6 else GATEWAY_IPV4
     netlink.route(
         "replace" if replace else "add",
         dst=str(destination),
@@ -115,7 +114,8 @@ def put(netlink: Netlink, destination: Network, ifindex: int, *, replace: bool) 
         oif=ifindex,
         proto=PROTOCOL,
         table=_MAIN_TABLE,
-        **next_hop,
+        gateway=gateway,
+        flags=_RTNH_F_ONLINK,
     )
 
 

@@ -1,6 +1,6 @@
 """gre-xdp and an unmodified Linux kernel: User-Mode Linux with ip_gre is gateway B.
 
-    site-a ── gw-a (gre-xdp) ═══ underlay (IPv4 only) ═══ UML kernel (ip_gre) ── site-b
+site-a ── gw-a (gre-xdp) ═══ underlay (IPv4 only) ═══ UML kernel (ip_gre) ── site-b
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from netns_helpers import Gateway, ping, transfer
 
 from gre_xdp.lab import kernel_gre
 from gre_xdp.lab.lab import SIDES, Lab
+from netns_helpers import Gateway, ping, transfer
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0, reason="needs root: network namespaces, taps and BPF"
@@ -124,9 +124,7 @@ def test_fifty_megabytes_arrive_whole(interop: Interop, key: int | None, family:
     [(77, 78), (None, 77), (77, None), (0, None), (None, 0)],
     ids=["wrong", "unexpected", "missing", "zero-expected", "zero-unexpected"],
 )
-def test_another_key_is_a_mismatch(
-    interop: Interop, ours: int | None, theirs: int | None
-) -> None:
+def test_another_key_is_a_mismatch(interop: Interop, ours: int | None, theirs: int | None) -> None:
     """A wrong, an unexpected and a missing key are dropped as key_mismatch, and nothing else."""
     interop.here(ours)
     interop.there(theirs)

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from netns_helpers import Gateway, config_for
 
 from gre_xdp import abi, bpf, pins
 from gre_xdp.lab.topology import Link, Node, Topology
 from gre_xdp.netlink import namespaces
+from netns_helpers import Gateway, config_for
 
 GOOD = config_for("a")
 NODES = [

@@ -10,12 +10,12 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from netns_helpers import Gateway, Sites, config_for, ping, send_frames, wait_until
 from scapy.layers.inet6 import ICMPv6ND_RA, ICMPv6NDOptPrefixInfo, IPv6
 from scapy.layers.l2 import Ether
 
 from gre_xdp import errors
 from gre_xdp.lab.topology import Link, Namespace, Node, Topology
+from netns_helpers import Gateway, Sites, config_for, ping, send_frames, wait_until
 
 
 def said(source: Namespace, *arguments: str) -> str:

@@ -16,10 +16,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from netns_helpers import Gateway, Sites, config_for, ping, wait_until
 
 from gre_xdp import memory, pins
 from gre_xdp.netlink import namespaces
+from netns_helpers import Gateway, Sites, config_for, ping, wait_until
 
 CLI = [sys.executable, "-m", "gre_xdp_cli.main"]
 # Counters and timers that differ between two looks at an idle host.

@@ -1,0 +1,187 @@
+"""What is refused before anything is touched: configurations that do not fit this host. Pure.
+
+Each function raises one ``GreXdpError`` that says who must act, or returns nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gre_xdp import errors
+from gre_xdp.host import Host
+from gre_xdp.model import Config, Tunnel
+from gre_xdp.netlink.routes import Network, Path
+from gre_xdp.resources import inner_name
+
+# RFC 791: every module forwards 68 bytes without fragmenting them further.
+_IPV4_MIN_MTU = 68
+# RFC 8200 section 5: every link that carries IPv6 takes this many bytes; Linux insists.
+_IPV6_MIN_MTU = 1280
+
+
+def refuse_firewall(config: Config, host: Host) -> None:
+    """XDP would forward around a firewall that may drop."""
+    if not host.forward_chains or config.bypass_firewall or not config.interfaces:
+        return
+    chain = host.forward_chains[0]
+    what = "policy drop" if chain.is_drop_policy else "rules"
+    raise errors.FirewallError(
+        f"the firewall chain {chain.name} has {what}, and packets that XDP forwards never meet it",
+        remedy="set bypass_firewall = true if these tunnels may forward around it, or remove it",
+        where=chain.name,
+    )
+
+
+def refuse_interface(name: str, host: Host) -> None:
+    """An interface is missing, or somebody else's program is on it."""
+    where = f'interface "{name}"'
+    if name not in host.links:
+        raise errors.HostError(
+            f"there is no interface {name}",
+            remedy="create it, or correct the name; ip link shows those that exist",
+            where=where,
+        )
+    if name in host.xdp_owners:
+        raise errors.ForeignError(
+            f"{name} already runs another XDP program: {host.xdp_owners[name]}",
+            remedy="have its owner detach it, or take the interface out of the configuration;"
+            f" ip link set dev {name} xdp off removes a program that nobody owns any more",
+            where=where,
+        )
+
+
+def refuse_tunnel(config: Config, tunnel: Tunnel, host: Host, path: Path | None, mtu: int) -> None:
+    """A tunnel does not fit: its device, the way to its remote, its size or its routes."""
+    _refuse_device(tunnel, host)
+    if path is not None:
+        _refuse_path(config, tunnel, host, path)
+    _refuse_loop(config, tunnel, host, path)
+    _refuse_ipv6(tunnel, host, mtu)
+    _refuse_routes(tunnel, host)
+
+
+def refuse_mtu(tunnel: Tunnel, *, underlay: int, fits: int) -> None:
+    """The path leaves too little, or less than the MTU that was asked for; sizes in bytes."""
+    path = f"the path to {tunnel.remote} takes {underlay} bytes"
+    less = f"less {underlay - fits} of overhead leaves {fits}"
+    if fits < _IPV4_MIN_MTU:
+        raise errors.HostError(
+            f"{path}, {less}: no device takes less than {_IPV4_MIN_MTU}",
+            remedy="raise the MTU of the underlay",
+            where=_where(tunnel),
+        )
+    if tunnel.mtu != "auto" and tunnel.mtu > fits:
+        raise errors.ConfigError(
+            f"mtu = {tunnel.mtu} does not fit: {path}, {less}",
+            remedy=f'set mtu = {fits} or less, or mtu = "auto"',
+            where=_where(tunnel),
+        )
+
+
+def _where(tunnel: Tunnel) -> str:
+    return f'tunnel "{tunnel.name}"'
+
+
+def _prefixes(tunnel: Tunnel) -> Iterator[Network]:
+    """What the kernel will route into a tunnel's device."""
+    yield from tunnel.routes
+    for address in tunnel.addresses:
+        yield address.network
+
+
+def _refuse_device(tunnel: Tunnel, host: Host) -> None:
+    if host.is_tunnel_device(tunnel.name):
+        return
+    for name in (tunnel.name, inner_name(tunnel.name)):
+        if name in host.links:
+            kind = host.links[name].kind or "physical"
+            raise errors.ForeignError(
+                f"a device named {name} exists already ({kind}) and is not ours",
+                remedy="choose another name for the tunnel, or remove that device",
+                where=_where(tunnel),
+            )
+
+
+def _refuse_path(config: Config, tunnel: Tunnel, host: Host, path: Path) -> None:
+    if path.is_local:
+        raise errors.HostError(
+            f"remote {tunnel.remote} is an address of this host",
+            remedy="remote is the other end's address; local is this end's",
+            where=_where(tunnel),
+        )
+    egress = host.name_of(path.ifindex)
+    if host.is_tunnel_device(egress):
+        raise errors.HostError(
+            f"remote {tunnel.remote} is routed through tunnel {egress}"
+            f" ({path.matched} dev {egress}): its packets would never leave",
+            remedy=f"add a route to {tunnel.remote} outside the tunnels, or remove that one",
+            where=_where(tunnel),
+        )
+    if egress not in {interface.name for interface in config.interfaces}:
+        raise errors.HostError(
+            f"remote {tunnel.remote} is reached by {egress}, which is not in the configuration",
+            remedy=f'add [[interface]] with name = "{egress}"',
+            where=_where(tunnel),
+        )
+
+
+def _refuse_loop(config: Config, tunnel: Tunnel, host: Host, path: Path | None) -> None:
+    """No encapsulation when the way to the remote leads back into a tunnel: it would never end.
+
+    A prefix takes the remote when it is as specific as the route that leads to it now.
+    """
+    specific, why = 0, "leads there, and nothing else does"
+    if path is not None:
+        specific = path.matched.prefixlen
+        now = f"{path.matched} dev {host.name_of(path.ifindex)}"
+        why = f"is as specific as the route that leads to it now ({now})"
+    for other in config.tunnels:
+        for network in _prefixes(other):
+            if (
+                network.version == tunnel.remote.version
+                and tunnel.remote in network
+                and network.prefixlen >= specific
+            ):
+                raise errors.HostError(
+                    f"remote {tunnel.remote} would be routed through tunnel {other.name}:"
+                    f" {network} {why}",
+                    remedy=f"add a route to {tunnel.remote}/{tunnel.remote.max_prefixlen}"
+                    f" outside the tunnels, or take {network} out of {other.name}",
+                    where=_where(tunnel),
+                )
+
+
+def _refuse_ipv6(tunnel: Tunnel, host: Host, mtu: int) -> None:
+    inner = (*tunnel.addresses, *tunnel.routes)
+    first = next((network for network in inner if network.version == 6), None)
+    if first is None:
+        return
+    if mtu < _IPV6_MIN_MTU:
+        raise errors.ConfigError(
+            f"{first} is IPv6, which needs {_IPV6_MIN_MTU} bytes, and the tunnel's MTU is {mtu}",
+            remedy=f"give the tunnel an MTU of {_IPV6_MIN_MTU} or more, or IPv4 only",
+            where=_where(tunnel),
+        )
+    if host.is_ipv6_off:
+        raise errors.HostError(
+            f"{first} is IPv6, which is switched off for new devices of this host",
+            remedy="sysctl net.ipv6.conf.default.disable_ipv6=0, or give the tunnel IPv4 only",
+            where=_where(tunnel),
+        )
+
+
+def _refuse_routes(tunnel: Tunnel, host: Host) -> None:
+    taken = {
+        route.destination: route
+        for route in host.routes
+        if not route.is_ours and route.is_default_metric
+    }
+    for destination in tunnel.routes:
+        if destination in taken:
+            ifindex = taken[destination].ifindex
+            by = f" (dev {host.name_of(ifindex)})" if ifindex else ""
+            raise errors.ForeignError(
+                f"there is a route to {destination} already{by}, and it is not ours",
+                remedy="remove it, or give it a higher metric, or take it out of the tunnel",
+                where=_where(tunnel),
+            )
