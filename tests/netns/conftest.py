@@ -23,11 +23,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="needs root: network namespaces and BPF"))
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _compile_once() -> Iterator[None]:
-    """Compile in the first test only: the sources do not change while the tests run."""
+_compile_once = functools.cache(compiler.compile_programs)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_compile() -> Iterator[None]:
+    """Compile in the first module only: the sources do not change while the tests run."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compiler, "compile_programs", functools.cache(compiler.compile_programs))
+        patch.setattr(compiler, "compile_programs", _compile_once)
         yield
 
 
