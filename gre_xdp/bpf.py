@@ -188,6 +188,7 @@ class RunResult:
 
     verdict: str
     frame: bytes
+    duration_ns: int
 
 
 @cache
@@ -364,7 +365,11 @@ def prog_run(fd: int, frame: bytes, ifindex: int) -> RunResult:
         repeat=1,
     )
     _check(_libbpf().bpf_prog_test_run_opts(fd, ct.byref(opts)), "run program")
-    return RunResult(verdict=VERDICTS[opts.retval], frame=out.raw[: opts.data_size_out])
+    return RunResult(
+        verdict=VERDICTS[opts.retval],
+        frame=out.raw[: opts.data_size_out],
+        duration_ns=opts.duration,
+    )
 
 
 # --- links and pins -----------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import click
 
 import gre_xdp
 from gre_xdp_cli import config_commands, output, serve
+from gre_xdp_cli.bench import bench
 from gre_xdp_cli.completion import completion
 from gre_xdp_cli.demo import demo
 from gre_xdp_cli.failures import BROKEN_PIPE_EXIT, INTERRUPTED_EXIT, exit_code, explain
@@ -145,6 +146,7 @@ for _command in (
     serve.agent,
     serve.exporter,
     lab,
+    bench,
     completion,
 ):
     cli.add_command(_command)

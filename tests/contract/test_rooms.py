@@ -21,6 +21,7 @@ DOORS = {
     "prometheus_client": ("gre_xdp/metrics.py", "gre_xdp/exporter.py"),
     "pydantic": ("gre_xdp/model.py", "gre_xdp/values.py", "gre_xdp/config.py"),
     "tomlkit": ("gre_xdp/config.py",),
+    "scapy": ("gre_xdp/bench.py",),
     "gre_xdp_cli": ("cli/",),
 }
 
