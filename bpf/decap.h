@@ -78,11 +78,10 @@ static __always_inline int decap4(struct packet *packet, struct cursor *cursor,
 	__be32 local = ip->daddr, remote = ip->saddr;
 	__u8 outer_tos = ip->tos;
 	__u32 payload = bpf_ntohs(ip->tot_len) - ip_header_bytes(ip);
-	void *start = cursor->at;
-	__be32 *key = 0;
+	__u32 start = cursor_offset(cursor);
 	struct gre_base *gre;
-	__u32 header;
-	__u32 *id;
+	__u32 header, *id;
+	__be32 key;
 	int verdict;
 
 	if (is_fragment4(ip))
@@ -94,21 +93,14 @@ static __always_inline int decap4(struct packet *packet, struct cursor *cursor,
 		return refuse_version(local, gre->flags);
 	if (gre->flags & GRE_ROUTING_BIT)
 		return refuse_routing(local, remote);
-	if ((gre->flags & GRE_CHECKSUM_BIT) && !parse_gre_word(cursor))
+	if (!parse_gre_words(cursor, gre->flags, &key))
 		return refuse_truncated(local);
-	if (gre->flags & GRE_KEY_BIT) {
-		key = parse_gre_word(cursor);
-		if (!key)
-			return refuse_truncated(local);
-	}
-	if ((gre->flags & GRE_SEQUENCE_BIT) && !parse_gre_word(cursor))
-		return refuse_truncated(local);
-	header = cursor->at - start;
+	header = cursor_offset(cursor) - start;
 	if (header > payload)
 		return refuse_truncated(local);
 
-	id = lookup_endpoint4(local, remote, key ? *key : 0,
-			      key ? ENDPOINT_KEYED : ENDPOINT_KEYLESS);
+	id = lookup_endpoint4(local, remote, key,
+			      gre->flags & GRE_KEY_BIT ? ENDPOINT_KEYED : ENDPOINT_KEYLESS);
 	if (!id)
 		return refuse_unmatched(local, remote);
 	packet->from_id = *id;
@@ -118,8 +110,7 @@ static __always_inline int decap4(struct packet *packet, struct cursor *cursor,
 
 	if (gre->flags & GRE_RESERVED_BITS)
 		return drop(DROP_GRE_RESERVED_BITS);
-	if ((gre->flags & GRE_CHECKSUM_BIT) &&
-	    sum_frame(packet->ctx, start - frame_start(packet), payload) != 0xffff)
+	if ((gre->flags & GRE_CHECKSUM_BIT) && sum_frame(packet->ctx, start, payload) != 0xffff)
 		return drop(DROP_GRE_CHECKSUM);
 	if (gre->protocol != bpf_htons(ETH_P_IP) && gre->protocol != bpf_htons(ETH_P_IPV6))
 		return drop(DROP_UNKNOWN_PROTOCOL);

@@ -4,6 +4,7 @@
 
 #include "deliver.h"
 #include "ecn.h"
+#include "mss.h"
 
 struct outer4 {
 	struct ethhdr eth;
@@ -106,6 +107,7 @@ static __always_inline int encap(struct packet *packet, struct tunnel *tunnel, _
 	struct outer4 *outer;
 	int result;
 
+	clamp_mss(packet, tunnel);
 	result = lookup_remote(packet, &fib, tunnel, inherited.tos, outer_bytes);
 	if (is_egress_known(result) && redirect_to(fib.ifindex) != XDP_REDIRECT)
 		return drop_egress(fib.ifindex);

@@ -70,6 +70,7 @@ static __always_inline int forward_decapsulated(struct packet *packet)
 	__u32 reason, id;
 	int result;
 
+	clamp_mss(packet, packet->from);
 	if (is_multicast(packet))
 		return deliver_to_device(packet, PASS_MULTICAST);
 	if (is_link_local(packet))

@@ -69,6 +69,8 @@ struct tunnel {
 	__u8 device_mac[MAC_BYTES];
 	__u8 ttl;
 	__u8 tos;
+	__u16 mss_ipv4; /* largest TCP MSS let through, in bytes; 0: never touched */
+	__u16 mss_ipv6;
 };
 
 /* What a device is to the data path. */

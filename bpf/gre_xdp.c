@@ -9,14 +9,14 @@
 int gre_xdp_port(struct xdp_md *ctx)
 {
 	struct packet packet = {.ctx = ctx};
-	struct cursor cursor = {.at = frame_start(&packet), .end = frame_end(&packet)};
+	struct cursor cursor = {ctx, frame_start(&packet), frame_end(&packet)};
 	struct ethhdr *eth = parse_ethernet(&cursor);
 	struct device *port;
 	int verdict;
 
 	if (!eth)
 		return pass_unrelated();
-	if (!parse_routed(&packet, &cursor, eth->h_proto, cursor.end - cursor.at))
+	if (!parse_routed(&packet, &cursor, eth->h_proto, cursor_left(&cursor)))
 		return pass_unrelated();
 	if (!packet.ip4 || packet.ip4->protocol != IPPROTO_GRE)
 		return forward_from_port(&packet, eth);
@@ -35,7 +35,7 @@ int gre_xdp_port(struct xdp_md *ctx)
 int gre_xdp_inner(struct xdp_md *ctx)
 {
 	struct packet packet = {.ctx = ctx};
-	struct cursor cursor = {.at = frame_start(&packet), .end = frame_end(&packet)};
+	struct cursor cursor = {ctx, frame_start(&packet), frame_end(&packet)};
 	struct ethhdr *eth = parse_ethernet(&cursor);
 	struct device *device = lookup_device(ctx->ingress_ifindex);
 	struct tunnel *tunnel;
@@ -45,7 +45,7 @@ int gre_xdp_inner(struct xdp_md *ctx)
 	tunnel = lookup_tunnel(device->tunnel);
 	if (!tunnel || !tunnel->inner_ifindex)
 		return drop(DROP_NO_TUNNEL);
-	if (!parse_routed(&packet, &cursor, eth->h_proto, cursor.end - cursor.at))
+	if (!parse_routed(&packet, &cursor, eth->h_proto, cursor_left(&cursor)))
 		return drop(DROP_INNER_MALFORMED);
 	if (packet.bytes > tunnel->mtu)
 		return drop(DROP_TOO_BIG);

@@ -39,7 +39,7 @@ static __always_inline int is_own_mac(const __u8 *a, const __u8 *b)
 static __always_inline int parse_routed(struct packet *packet, struct cursor *cursor,
 					__be16 protocol, __u32 available)
 {
-	packet->at = cursor->at - frame_start(packet);
+	packet->at = cursor_offset(cursor);
 	packet->ip4 = 0;
 	packet->ip6 = 0;
 	if (protocol == bpf_htons(ETH_P_IP)) {

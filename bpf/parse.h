@@ -27,7 +27,11 @@ struct gre_base {
 	__be16 protocol;
 };
 
+/* Where we are in a frame. Lengths that a header states move it by a number read from the frame,
+ * never by one path for each length: the verifier then follows one state, not all their products.
+ */
 struct cursor {
+	struct xdp_md *ctx;
 	void *at;
 	void *end; /* of the frame; lengths inside headers are checked apart */
 };
@@ -47,12 +51,23 @@ static __always_inline __u32 ip_header_bytes(const struct iphdr *ip)
 	return ip->ihl * 4;
 }
 
+/* Bytes of the frame before the cursor. */
+static __always_inline __u32 cursor_offset(const struct cursor *cursor)
+{
+	return cursor->at - (void *)(long)cursor->ctx->data;
+}
+
+/* Bytes of the frame from the cursor on. */
+static __always_inline __u32 cursor_left(const struct cursor *cursor)
+{
+	return cursor->end - cursor->at;
+}
+
 /* A whole, checksummed IPv4 header whose packet fits in `available` bytes (RFC 1812 5.2.2). */
 static __always_inline struct iphdr *parse_ipv4(struct cursor *cursor, __u32 available)
 {
 	struct iphdr *ip = cursor->at;
 	__u32 length, header;
-	__u64 sum;
 
 	if ((void *)(ip + 1) > cursor->end)
 		return 0;
@@ -62,21 +77,14 @@ static __always_inline struct iphdr *parse_ipv4(struct cursor *cursor, __u32 ava
 	length = bpf_ntohs(ip->tot_len);
 	if (length < header || length > available)
 		return 0;
-	sum = sum_words(ip, 5);
-	cursor->at = ip + 1;
-	for (int i = 5; i < 15; i++) {
-		__u32 *option = cursor->at;
-
-		if (i >= ip->ihl)
-			break;
-		if ((void *)(option + 1) > cursor->end)
+	if (ip->ihl == 5) {
+		if (fold(sum_words(ip, 5)) != 0xffff)
 			return 0;
-		sum += *option;
-		cursor->at = option + 1;
-	}
-	if (fold(sum) != 0xffff)
+	} else if (sum_frame(cursor->ctx, cursor_offset(cursor), header) != 0xffff) {
 		return 0;
-	return ip;
+	}
+	cursor->at = (void *)ip + header;
+	return cursor->at > cursor->end ? 0 : ip;
 }
 
 static __always_inline struct ipv6hdr *parse_ipv6(struct cursor *cursor, __u32 available)
@@ -103,15 +111,23 @@ static __always_inline struct gre_base *parse_gre_base(struct cursor *cursor)
 	return gre;
 }
 
-/* The next optional word of a GRE header: checksum, key or sequence. */
-static __always_inline __be32 *parse_gre_word(struct cursor *cursor)
+/* Skip the optional words behind the base header (RFC 2890 section 2); the key goes to *key. */
+static __always_inline int parse_gre_words(struct cursor *cursor, __be16 flags, __be32 *key)
 {
-	__be32 *word = cursor->at;
+	__u16 bits = bpf_ntohs(flags);
+	__u32 before_key = bits >> 15 << 2;
+	__u32 words = before_key + ((bits >> 13 & 1) << 2) + ((bits >> 12 & 1) << 2);
+	__be32 *at;
 
-	if ((void *)(word + 1) > cursor->end)
-		return 0;
-	cursor->at = word + 1;
-	return word;
+	*key = 0;
+	if (flags & GRE_KEY_BIT) {
+		at = cursor->at + before_key;
+		if ((void *)(at + 1) > cursor->end)
+			return 0;
+		*key = *at;
+	}
+	cursor->at += words;
+	return cursor->at <= cursor->end;
 }
 
 static __always_inline int is_fragment4(const struct iphdr *ip)

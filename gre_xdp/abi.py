@@ -93,6 +93,8 @@ class Tunnel(ct.Structure):
         ("device_mac", _Mac),
         ("ttl", ct.c_uint8),
         ("tos", ct.c_uint8),
+        ("mss_ipv4", ct.c_uint16),
+        ("mss_ipv6", ct.c_uint16),
     ]
 
 

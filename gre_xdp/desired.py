@@ -6,6 +6,7 @@ Everything that must be refused is refused on the way, by ``preflight``.
 from __future__ import annotations
 
 from ipaddress import IPv4Address
+from typing import Literal
 
 from gre_xdp import overhead, preflight
 from gre_xdp.host import Host
@@ -109,6 +110,8 @@ def _tunnel(config: Config, tunnel: Tunnel, host: Host, digest: str) -> list[Res
             tos=tunnel.tos,
             pmtudisc=tunnel.pmtudisc,
             mtu=mtu,
+            mss_ipv4=_mss(tunnel, mtu, 4),
+            mss_ipv6=_mss(tunnel, mtu, 6),
         ),
         Attachment(inner_name(tunnel.name), "inner", "native", digest, ""),
     ]
@@ -130,6 +133,13 @@ def _mtu(tunnel: Tunnel, host: Host, path: Path | None) -> int:
     if path is not None:
         preflight.refuse_mtu(tunnel, underlay=underlay, fits=fits)
     return fits if tunnel.mtu == "auto" else tunnel.mtu
+
+
+def _mss(tunnel: Tunnel, mtu: int, family: Literal[4, 6]) -> int | None:
+    """To what the MSS of SYNs is lowered, in bytes; None: it is left alone."""
+    if isinstance(tunnel.mss_clamp, bool):
+        return overhead.mss(mtu, family) if tunnel.mss_clamp else None
+    return tunnel.mss_clamp
 
 
 def _next_hop(host: Host, path: Path) -> list[Resource]:

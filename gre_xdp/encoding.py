@@ -37,6 +37,8 @@ def encode_tunnel(
         device_mac=abi.mac(device_mac),
         ttl=0 if entry.ttl == "inherit" else entry.ttl,
         tos=0 if entry.tos == "inherit" else entry.tos,
+        mss_ipv4=entry.mss_ipv4 or 0,
+        mss_ipv6=entry.mss_ipv6 or 0,
     )
 
 
@@ -54,6 +56,8 @@ def decode_tunnel(tunnel: abi.Tunnel, *, is_bound: bool) -> TunnelEntry:
         tos=inherit if flags & TunnelFlag.TOS_INHERIT else tunnel.tos,
         pmtudisc=bool(flags & TunnelFlag.PMTUDISC),
         mtu=tunnel.mtu,
+        mss_ipv4=tunnel.mss_ipv4 or None,
+        mss_ipv6=tunnel.mss_ipv6 or None,
         is_bound=is_bound,
     )
 

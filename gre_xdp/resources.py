@@ -132,6 +132,8 @@ class TunnelEntry:
     tos: int | Literal["inherit"]
     pmtudisc: bool
     mtu: int
+    mss_ipv4: int | None = None  # largest TCP MSS let through, in bytes; None: never touched
+    mss_ipv6: int | None = None
     is_bound: bool = True
 
     @property
@@ -150,6 +152,8 @@ class TunnelEntry:
             ]
         words.append(f"ttl {self.ttl} tos {self.tos} mtu {self.mtu}")
         words.append("pmtudisc" if self.pmtudisc else "nopmtudisc")
+        if self.mss_ipv4 is not None:
+            words.append(f"mss {self.mss_ipv4}/{self.mss_ipv6}")
         return " ".join(words) + ("" if self.is_bound else " (incomplete)")
 
 
@@ -213,16 +217,17 @@ Resource = (
     | TunnelRoute
 )
 
-# Creation order: a route attracts traffic, so it comes when everything behind it works.
+# Creation order: a next hop takes a moment to answer, so it is asked early; a route attracts
+# traffic, so it comes when everything behind it works.
 CREATION_ORDER: tuple[type[Resource], ...] = (
     Sysctl,
     DataPlane,
     Policy,
+    NextHop,
     TunnelDevice,
     TunnelEntry,
     Attachment,
     TunnelAddress,
-    NextHop,
     TunnelRoute,
 )
 

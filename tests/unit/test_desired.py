@@ -91,6 +91,8 @@ def test_the_whole_state_of_one_tunnel() -> None:
             tos="inherit",
             pmtudisc=True,
             mtu=1472,
+            mss_ipv4=1432,
+            mss_ipv6=1412,
         ),
         Attachment("gx-fra1", "inner", "native", DIGEST, ""),
         TunnelAddress("fra1", ip_interface("169.254.10.1/30")),
