@@ -44,21 +44,21 @@ def entry(name: str = "fra1", **changes: object) -> TunnelEntry:
 SYSCTL = Sysctl("ipv4/conf/eth0/forwarding", "1")
 PROGRAMS = DataPlane("aaa")
 POLICY = Policy("drop")
+NEIGHBOUR = NextHop("eth0", ip_address("192.0.2.254"))
 DEVICE = TunnelDevice("fra1", 1476)
 TUNNEL = entry()
 PORT = Attachment("eth0", "port", "native", "aaa", "02:00:00:00:00:01")
 ADDRESS = TunnelAddress("fra1", ip_interface("169.254.10.1/30"))
-NEIGHBOUR = NextHop("eth0", ip_address("192.0.2.254"))
 ROUTE = TunnelRoute(ip_network("10.20.0.0/16"), "fra1")
 ALL: list[Resource] = [
     SYSCTL,
     PROGRAMS,
     POLICY,
+    NEIGHBOUR,
     DEVICE,
     TUNNEL,
     PORT,
     ADDRESS,
-    NEIGHBOUR,
     ROUTE,
 ]
 # The second tunnel.
@@ -87,11 +87,11 @@ PLANS: dict[str, tuple[list[Resource], list[Resource], list[str]]] = {
             "create sysctl ipv4/conf/eth0/forwarding",
             "create programs",
             "create policy",
+            "create neighbour eth0 192.0.2.254",
             "create device fra1",
             "create tunnel fra1",
             "create attachment eth0",
             "create address fra1 169.254.10.1/30",
-            "create neighbour eth0 192.0.2.254",
             "create route 10.20.0.0/16",
         ],
     ),
@@ -100,11 +100,11 @@ PLANS: dict[str, tuple[list[Resource], list[Resource], list[str]]] = {
         [],
         [
             "delete route 10.20.0.0/16",
-            "delete neighbour eth0 192.0.2.254",
             "delete address fra1 169.254.10.1/30",
             "delete attachment eth0",
             "delete tunnel fra1",
             "delete device fra1",
+            "delete neighbour eth0 192.0.2.254",
             "delete policy",
             "delete programs",
             "delete sysctl ipv4/conf/eth0/forwarding",
