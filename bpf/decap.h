@@ -73,7 +73,7 @@ static __always_inline int refuse_inner(struct packet *packet, __be32 local)
 
 /* `cursor` stands behind the outer header `ip`. On NEXT_STAGE the packet is the inner one. */
 static __always_inline int decap4(struct packet *packet, struct cursor *cursor,
-				  const struct iphdr *ip)
+                                  const struct iphdr *ip)
 {
 	__be32 local = ip->daddr, remote = ip->saddr;
 	__u8 outer_tos = ip->tos;
@@ -100,7 +100,7 @@ static __always_inline int decap4(struct packet *packet, struct cursor *cursor,
 		return refuse_truncated(local);
 
 	id = lookup_endpoint4(local, remote, key,
-			      gre->flags & GRE_KEY_BIT ? ENDPOINT_KEYED : ENDPOINT_KEYLESS);
+	                      gre->flags & GRE_KEY_BIT ? ENDPOINT_KEYED : ENDPOINT_KEYLESS);
 	if (!id)
 		return refuse_unmatched(local, remote);
 	packet->from_id = *id;

@@ -21,7 +21,7 @@ struct inherited {
 };
 
 static __always_inline struct inherited inherit(const struct packet *packet,
-						const struct tunnel *tunnel)
+                                                const struct tunnel *tunnel)
 {
 	__u8 tos = packet_tos(packet);
 	struct inherited outer = {
@@ -43,7 +43,7 @@ static __always_inline struct inherited inherit(const struct packet *packet,
 }
 
 static __always_inline void fill_outer_ipv4(struct iphdr *ip, const struct tunnel *tunnel,
-					    const struct inherited *outer, __u32 bytes)
+                                            const struct inherited *outer, __u32 bytes)
 {
 	ip->version = 4;
 	ip->ihl = 5;
@@ -62,7 +62,7 @@ static __always_inline void fill_outer_ipv4(struct iphdr *ip, const struct tunne
 
 /* Where the remote is. Looked up from the inner end, whose forwarding flag is ours to set. */
 static __always_inline int lookup_remote(struct packet *packet, struct bpf_fib_lookup *fib,
-					 const struct tunnel *tunnel, __u8 tos, __u32 bytes)
+                                         const struct tunnel *tunnel, __u8 tos, __u32 bytes)
 {
 	__builtin_memset(fib, 0, sizeof(*fib));
 	fib->family = AF_INET;

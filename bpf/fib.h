@@ -5,7 +5,7 @@
 #include "packet.h"
 
 #ifndef AF_INET
-#define AF_INET	 2
+#define AF_INET  2
 #define AF_INET6 10
 #endif
 
@@ -19,7 +19,7 @@
  *   others        blackhole, unreachable, prohibit, light-weight tunnels: the kernel's to answer
  */
 static __always_inline int lookup_route(struct packet *packet, struct bpf_fib_lookup *fib,
-					__u32 ifindex, __u32 bytes)
+                                        __u32 ifindex, __u32 bytes)
 {
 	__builtin_memset(fib, 0, sizeof(*fib));
 	fib->ifindex = ifindex;
@@ -66,7 +66,7 @@ static __always_inline int redirect_to(__u32 ifindex)
 }
 
 static __always_inline void fill_ethernet(struct ethhdr *eth, const __u8 *destination,
-					  const __u8 *source, __be16 protocol)
+                                          const __u8 *source, __be16 protocol)
 {
 	__builtin_memcpy(eth->h_dest, destination, ETH_ALEN);
 	__builtin_memcpy(eth->h_source, source, ETH_ALEN);

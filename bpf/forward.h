@@ -31,7 +31,7 @@ static __always_inline int is_for_kernel(const struct packet *packet, __u32 mtu,
 }
 
 static __always_inline int forward_into_tunnel(struct packet *packet, struct tunnel *tunnel,
-					       __u32 id)
+                                               __u32 id)
 {
 	__u32 reason;
 

@@ -9,8 +9,8 @@
 #include <uapi/linux/types.h>
 
 #define DEVICE_NAME_BYTES 16 /* IFNAMSIZ */
-#define MAC_BYTES	  6
-#define TUNNELS_MAX	  32768
+#define MAC_BYTES         6
+#define TUNNELS_MAX       32768
 
 /* Maps by their index in the descriptor array that the loader gives to BPF_PROG_LOAD. */
 enum map_index {
@@ -28,7 +28,7 @@ enum map_index {
 /* MAP_SETTINGS: one entry. */
 struct settings {
 	__u32 unknown_gre_pass; /* 1: GRE to a local of ours that no tunnel takes goes to the kernel
-				 */
+	                         */
 };
 
 /* What an entry of MAP_ENDPOINTS4 stands for. The last two answer "why did nothing match?". */
@@ -48,11 +48,11 @@ struct endpoint4 {
 };
 
 enum tunnel_flags {
-	TUNNEL_OKEY = 1 << 0,	     /* send a key */
+	TUNNEL_OKEY = 1 << 0,        /* send a key */
 	TUNNEL_PMTUDISC = 1 << 1,    /* outer DF always set; else inner DF is copied */
 	TUNNEL_TTL_INHERIT = 1 << 2, /* outer TTL = inner TTL */
 	TUNNEL_TOS_INHERIT = 1 << 3, /* outer DSCP = inner DSCP */
-	TUNNEL_IKEY = 1 << 4,	     /* expect a key; the data path reads it in MAP_ENDPOINTS4 */
+	TUNNEL_IKEY = 1 << 4,        /* expect a key; the data path reads it in MAP_ENDPOINTS4 */
 };
 
 /* MAP_TUNNELS: one entry a tunnel; an unused entry has inner_ifindex 0. */
@@ -62,10 +62,10 @@ struct tunnel {
 	__be32 remote;
 	__be32 ikey;
 	__be32 okey;
-	__u32 flags;	      /* enum tunnel_flags */
+	__u32 flags;          /* enum tunnel_flags */
 	__u32 device_ifindex; /* the end that users see */
 	__u32 inner_ifindex;  /* the end whose program encapsulates */
-	__u32 mtu;	      /* largest inner packet, bytes from its IP header */
+	__u32 mtu;            /* largest inner packet, bytes from its IP header */
 	__u8 device_mac[MAC_BYTES];
 	__u8 ttl;
 	__u8 tos;
@@ -82,8 +82,8 @@ enum device_role {
 
 /* MAP_DEVICES: ifindex -> what that device is. */
 struct device {
-	__u32 role;	     /* enum device_role */
-	__u32 tunnel;	     /* index in MAP_TUNNELS, unless DEVICE_PORT */
+	__u32 role;          /* enum device_role */
+	__u32 tunnel;        /* index in MAP_TUNNELS, unless DEVICE_PORT */
 	__u8 mac[MAC_BYTES]; /* DEVICE_PORT: frames to another address are not ours */
 	__u8 pad[2];
 };
@@ -102,7 +102,7 @@ struct tunnel_counters {
 
 /* MAP_SCRATCH: per CPU, one entry; working memory of one frame. */
 struct scratch {
-	__u32 offset;			     /* of the next octet to sum, in the frame */
-	__u32 bytes;			     /* still to sum */
+	__u32 offset;                        /* of the next octet to sum, in the frame */
+	__u32 bytes;                         /* still to sum */
 	__u8 block[SCRATCH_BLOCK_BYTES + 4]; /* a word to spare: the verifier rounds up */
 };

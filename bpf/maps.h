@@ -7,8 +7,8 @@
 /* BPF_PSEUDO_MAP_IDX (Linux 5.14): the kernel resolves it through the loader's fd_array. BCC's own
  * tables would be created at every compile, need privilege there, and cannot be a DEVMAP_HASH.
  */
-#define MAP_BY_INDEX	       5
-#define map_ref(index)	       ((void *)bpf_pseudo_fd(MAP_BY_INDEX, index))
+#define MAP_BY_INDEX           5
+#define map_ref(index)         ((void *)bpf_pseudo_fd(MAP_BY_INDEX, index))
 #define map_lookup(index, key) bpf_map_lookup_elem_((uintptr_t)map_ref(index), key)
 
 static __always_inline struct tunnel *lookup_tunnel(__u32 id)

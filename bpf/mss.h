@@ -10,9 +10,9 @@
 #define TCP_OPTIONS_MAX 40
 /* A power of two above it: positions are masked so that the verifier sees their bound. */
 #define TCP_OPTIONS_ROOM     64
-#define TCP_OPTION_END	     0
-#define TCP_OPTION_NOP	     1
-#define TCP_OPTION_MSS	     2
+#define TCP_OPTION_END       0
+#define TCP_OPTION_NOP       1
+#define TCP_OPTION_MSS       2
 #define TCP_OPTION_MSS_BYTES 4
 
 static __always_inline __u8 option_octet(const struct scratch *options, __u32 at)

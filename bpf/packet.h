@@ -32,12 +32,12 @@ static __always_inline void *frame_end(const struct packet *packet)
 static __always_inline int is_own_mac(const __u8 *a, const __u8 *b)
 {
 	return ((a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]) | (a[4] ^ b[4]) |
-		(a[5] ^ b[5])) == 0;
+	        (a[5] ^ b[5])) == 0;
 }
 
 /* Parse the IP header at the cursor as the packet to route; 0 if it is not a whole one. */
 static __always_inline int parse_routed(struct packet *packet, struct cursor *cursor,
-					__be16 protocol, __u32 available)
+                                        __be16 protocol, __u32 available)
 {
 	packet->at = cursor_offset(cursor);
 	packet->ip4 = 0;

@@ -9,14 +9,14 @@
 
 #include "checksum.h"
 
-#define IP_OFFSET_MASK	  bpf_htons(0x1fff)
+#define IP_OFFSET_MASK    bpf_htons(0x1fff)
 #define IP_MORE_FRAGMENTS bpf_htons(0x2000)
 #define IP_DONT_FRAGMENT  bpf_htons(0x4000)
 
 /* GRE header flags (RFC 2784 section 2, RFC 2890 section 2), as they stand on the wire. */
 #define GRE_CHECKSUM_BIT  bpf_htons(0x8000)
-#define GRE_ROUTING_BIT	  bpf_htons(0x4000)
-#define GRE_KEY_BIT	  bpf_htons(0x2000)
+#define GRE_ROUTING_BIT   bpf_htons(0x4000)
+#define GRE_KEY_BIT       bpf_htons(0x2000)
 #define GRE_SEQUENCE_BIT  bpf_htons(0x1000)
 #define GRE_RESERVED_BITS bpf_htons(0x0c00) /* bits 4 and 5: discard; 6..12 are ignored */
 #define GRE_VERSION_MASK  bpf_htons(0x0007)

@@ -6,7 +6,7 @@
  */
 #pragma once
 
-#define REASON_COUNT	  128
+#define REASON_COUNT      128
 #define REASON_FIRST_PASS 64
 
 #define FOR_EACH_DROP_REASON(X)     \
