@@ -6,6 +6,8 @@
 #pragma once
 
 #include "ecn.h"
+#include "sequence.h"
+#include "sources.h"
 
 /* GRE to a local of ours that no tunnel takes: one counter, no more work. Floods end here. */
 static __always_inline int refuse_unmatched(__be32 local, __be32 remote)
@@ -58,16 +60,28 @@ static __always_inline int refuse_routing(__be32 local, __be32 remote)
 /* Inner packets that nobody honest sends through this tunnel. */
 static __always_inline int refuse_inner(struct packet *packet, __be32 local)
 {
-	if (packet->ip4) {
-		if (is_martian_source4(packet->ip4->saddr))
+	if (is_ipv4(packet)) {
+		if (is_martian_source4(ip4(packet)->saddr) || !is_allowed_source(packet))
 			return drop(DROP_INNER_SOURCE);
-		if (packet->ip4->daddr == local)
+		if (ip4(packet)->daddr == local)
 			return drop(DROP_LOOPED_BACK);
-		if (packet->ip4->protocol == IPPROTO_GRE && is_local4(packet->ip4->daddr))
+		if (ip4(packet)->protocol == IPPROTO_GRE && is_local4(ip4(packet)->daddr))
 			return drop(DROP_NESTED_TUNNEL);
-	} else if (is_martian_source6(packet->ip6)) {
+	} else if (is_martian_source6(ip6(packet)) || !is_allowed_source(packet)) {
 		return drop(DROP_INNER_SOURCE);
 	}
+	return NEXT_STAGE;
+}
+
+/* RFC 2890 section 2.2: old and repeated numbers are discarded, gaps are not. */
+static __always_inline int refuse_sequence(struct packet *packet, __be16 flags, __be32 number)
+{
+	if (!(packet->from->flags & TUNNEL_ISEQ))
+		return NEXT_STAGE;
+	if (!(flags & GRE_SEQUENCE_BIT))
+		return drop(DROP_GRE_SEQUENCE_MISSING);
+	if (!accept_sequence(packet->from_id, number))
+		return drop(DROP_GRE_SEQUENCE);
 	return NEXT_STAGE;
 }
 
@@ -80,8 +94,8 @@ static __always_inline int decap4(struct packet *packet, struct cursor *cursor,
 	__u32 payload = bpf_ntohs(ip->tot_len) - ip_header_bytes(ip);
 	__u32 start = cursor_offset(cursor);
 	struct gre_base *gre;
+	struct gre_words words = {};
 	__u32 header, *id;
-	__be32 key;
 	int verdict;
 
 	if (is_fragment4(ip))
@@ -93,13 +107,13 @@ static __always_inline int decap4(struct packet *packet, struct cursor *cursor,
 		return refuse_version(local, gre->flags);
 	if (gre->flags & GRE_ROUTING_BIT)
 		return refuse_routing(local, remote);
-	if (!parse_gre_words(cursor, gre->flags, &key))
+	if (!parse_gre_words(cursor, gre->flags, &words))
 		return refuse_truncated(local);
 	header = cursor_offset(cursor) - start;
 	if (header > payload)
 		return refuse_truncated(local);
 
-	id = lookup_endpoint4(local, remote, key,
+	id = lookup_endpoint4(local, remote, words.key,
 	                      gre->flags & GRE_KEY_BIT ? ENDPOINT_KEYED : ENDPOINT_KEYLESS);
 	if (!id)
 		return refuse_unmatched(local, remote);
@@ -110,8 +124,12 @@ static __always_inline int decap4(struct packet *packet, struct cursor *cursor,
 
 	if (gre->flags & GRE_RESERVED_BITS)
 		return drop(DROP_GRE_RESERVED_BITS);
-	if ((gre->flags & GRE_CHECKSUM_BIT) && sum_frame(packet->ctx, start, payload) != 0xffff)
-		return drop(DROP_GRE_CHECKSUM);
+	if (gre->flags & GRE_CHECKSUM_BIT) {
+		if (sum_frame(packet->ctx, start, payload) != 0xffff)
+			return drop(DROP_GRE_CHECKSUM);
+	} else if (packet->from->flags & TUNNEL_ICSUM) {
+		return drop(DROP_GRE_CHECKSUM_MISSING);
+	}
 	if (gre->protocol != bpf_htons(ETH_P_IP) && gre->protocol != bpf_htons(ETH_P_IPV6))
 		return drop(DROP_UNKNOWN_PROTOCOL);
 	if (!parse_routed(packet, cursor, gre->protocol, payload - header))
@@ -121,5 +139,9 @@ static __always_inline int decap4(struct packet *packet, struct cursor *cursor,
 		return verdict;
 	if (!propagate_ecn(packet, outer_tos))
 		return drop(DROP_ECN_CE_NOT_ECT);
+	/* Last: a packet that is dropped for another reason must not use up its number. */
+	verdict = refuse_sequence(packet, gre->flags, words.sequence);
+	if (verdict != NEXT_STAGE)
+		return verdict;
 	return NEXT_STAGE;
 }

@@ -21,17 +21,17 @@ static __always_inline __u8 traffic_class(const struct ipv6hdr *ip6)
 
 static __always_inline __u8 packet_tos(const struct packet *packet)
 {
-	return packet->ip4 ? packet->ip4->tos : traffic_class(packet->ip6);
+	return is_ipv4(packet) ? ip4(packet)->tos : traffic_class(ip6(packet));
 }
 
 static __always_inline void set_ecn(struct packet *packet, __u8 ecn)
 {
-	__be16 *first = packet->ip4 ? (__be16 *)packet->ip4 : (__be16 *)packet->ip6;
+	__be16 *first = packet->ip;
 	__be16 before = *first;
 
-	if (packet->ip4) {
+	if (is_ipv4(packet)) {
 		*first = (before & ~bpf_htons(ECN_MASK)) | bpf_htons(ecn);
-		replace_checksummed(&packet->ip4->check, before, *first);
+		replace_checksummed(&ip4(packet)->check, before, *first);
 	} else {
 		*first = (before & ~bpf_htons(ECN_MASK << 4)) | bpf_htons(ecn << 4);
 	}

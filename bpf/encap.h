@@ -5,6 +5,7 @@
 #include "deliver.h"
 #include "ecn.h"
 #include "mss.h"
+#include "sequence.h"
 
 struct outer4 {
 	struct ethhdr eth;
@@ -37,8 +38,8 @@ static __always_inline struct inherited inherit(const struct packet *packet,
 		outer.ttl = packet_ttl(packet);
 	if (tunnel->flags & TUNNEL_PMTUDISC)
 		outer.dont_fragment = IP_DONT_FRAGMENT;
-	else if (packet->ip4)
-		outer.dont_fragment = packet->ip4->frag_off & IP_DONT_FRAGMENT;
+	else if (is_ipv4(packet))
+		outer.dont_fragment = ip4(packet)->frag_off & IP_DONT_FRAGMENT;
 	return outer;
 }
 
@@ -94,41 +95,82 @@ static __always_inline int drop_egress(__u32 ifindex)
 	return drop(DROP_EGRESS_UNATTACHED);
 }
 
+/* Bytes of the GRE header that a tunnel sends. */
+static __always_inline __u32 gre_header_bytes(const struct tunnel *tunnel)
+{
+	__u32 flags = tunnel->flags;
+	__u32 words = !!(flags & TUNNEL_OCSUM) + !!(flags & TUNNEL_OKEY) + !!(flags & TUNNEL_OSEQ);
+
+	return sizeof(struct gre_base) + words * sizeof(__be32);
+}
+
+/* Fill the optional words behind the base header, the checksum last: it covers the others and all
+ * that follows. Returns 0 on success.
+ */
+static __always_inline int fill_gre_words(struct packet *packet, struct outer4 *outer,
+                                          const struct tunnel *tunnel, __u32 id, __u32 payload)
+{
+	void *end = frame_end(packet);
+	__be32 *word = (void *)(outer + 1);
+	__be32 *checksum = 0;
+	int sum;
+
+	if (tunnel->flags & TUNNEL_OCSUM) {
+		if ((void *)(word + 1) > end)
+			return -1;
+		*word = 0;
+		checksum = word++;
+		outer->gre.flags |= GRE_CHECKSUM_BIT;
+	}
+	if (tunnel->flags & TUNNEL_OKEY) {
+		if ((void *)(word + 1) > end)
+			return -1;
+		*word++ = tunnel->okey;
+		outer->gre.flags |= GRE_KEY_BIT;
+	}
+	if (tunnel->flags & TUNNEL_OSEQ) {
+		if ((void *)(word + 1) > end)
+			return -1;
+		*word = next_sequence(id);
+		outer->gre.flags |= GRE_SEQUENCE_BIT;
+	}
+	if (!checksum)
+		return 0;
+	sum = sum_frame(packet->ctx, sizeof(*outer) - sizeof(outer->gre), payload);
+	if (sum < 0)
+		return -1;
+	*(__sum16 *)checksum = ~sum;
+	return 0;
+}
+
 /* Put the packet into the tunnel and send it to the next hop towards its remote. Nothing is handed
  * over from here: the kernel would send it back through the tunnel's inner end.
  */
 static __always_inline int encap(struct packet *packet, struct tunnel *tunnel, __u32 id)
 {
 	struct inherited inherited = inherit(packet, tunnel);
-	int has_key = tunnel->flags & TUNNEL_OKEY;
-	__u32 overhead = sizeof(struct iphdr) + sizeof(struct gre_base) + (has_key ? 4 : 0);
-	__u32 outer_bytes = overhead + packet->bytes;
+	__u32 payload = gre_header_bytes(tunnel) + packet->bytes;
 	struct bpf_fib_lookup fib;
 	struct outer4 *outer;
 	int result;
 
 	clamp_mss(packet, tunnel);
-	result = lookup_remote(packet, &fib, tunnel, inherited.tos, outer_bytes);
+	result = lookup_remote(packet, &fib, tunnel, inherited.tos, sizeof(struct iphdr) + payload);
 	if (is_egress_known(result) && redirect_to(fib.ifindex) != XDP_REDIRECT)
 		return drop_egress(fib.ifindex);
 	if (result != BPF_FIB_LKUP_RET_SUCCESS)
 		return drop_no_next_hop(result);
-	if (resize_frame(packet, sizeof(struct ethhdr) + overhead))
+	if (resize_frame(packet, sizeof(*outer) - sizeof(outer->gre) + gre_header_bytes(tunnel)))
 		return drop(DROP_NO_HEADROOM);
 	outer = frame_start(packet);
 	if ((void *)(outer + 1) > frame_end(packet))
 		return drop(DROP_NO_HEADROOM);
 	fill_ethernet(&outer->eth, fib.dmac, fib.smac, bpf_htons(ETH_P_IP));
-	fill_outer_ipv4(&outer->ip, tunnel, &inherited, outer_bytes);
-	outer->gre.flags = has_key ? GRE_KEY_BIT : 0;
+	fill_outer_ipv4(&outer->ip, tunnel, &inherited, sizeof(struct iphdr) + payload);
+	outer->gre.flags = 0;
 	outer->gre.protocol = inherited.protocol;
-	if (has_key) {
-		__be32 *key = (void *)(outer + 1);
-
-		if ((void *)(key + 1) > frame_end(packet))
-			return drop(DROP_NO_HEADROOM);
-		*key = tunnel->okey;
-	}
+	if (fill_gre_words(packet, outer, tunnel, id, payload))
+		return drop(DROP_NO_HEADROOM);
 	if (packet->from)
 		count_received(packet->from_id, packet->bytes);
 	count_transmitted(id, packet->bytes);

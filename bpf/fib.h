@@ -24,18 +24,18 @@ static __always_inline int lookup_route(struct packet *packet, struct bpf_fib_lo
 	__builtin_memset(fib, 0, sizeof(*fib));
 	fib->ifindex = ifindex;
 	fib->tot_len = bytes;
-	if (packet->ip4) {
+	if (is_ipv4(packet)) {
 		fib->family = AF_INET;
-		fib->tos = packet->ip4->tos;
-		fib->l4_protocol = packet->ip4->protocol;
-		fib->ipv4_src = packet->ip4->saddr;
-		fib->ipv4_dst = packet->ip4->daddr;
+		fib->tos = ip4(packet)->tos;
+		fib->l4_protocol = ip4(packet)->protocol;
+		fib->ipv4_src = ip4(packet)->saddr;
+		fib->ipv4_dst = ip4(packet)->daddr;
 	} else {
 		fib->family = AF_INET6;
-		fib->flowinfo = *(__be32 *)packet->ip6 & bpf_htonl(0x0fffffff);
-		fib->l4_protocol = packet->ip6->nexthdr;
-		__builtin_memcpy(fib->ipv6_src, &packet->ip6->saddr, sizeof(fib->ipv6_src));
-		__builtin_memcpy(fib->ipv6_dst, &packet->ip6->daddr, sizeof(fib->ipv6_dst));
+		fib->flowinfo = *(__be32 *)packet->ip & bpf_htonl(0x0fffffff);
+		fib->l4_protocol = ip6(packet)->nexthdr;
+		__builtin_memcpy(fib->ipv6_src, &ip6(packet)->saddr, sizeof(fib->ipv6_src));
+		__builtin_memcpy(fib->ipv6_dst, &ip6(packet)->daddr, sizeof(fib->ipv6_dst));
 	}
 	return bpf_fib_lookup(packet->ctx, fib, sizeof(*fib), 0);
 }

@@ -7,13 +7,14 @@
 /* What the kernel would answer or deliver itself whatever the routing table says. */
 static __always_inline int is_multicast(const struct packet *packet)
 {
-	return packet->ip4 ? is_multicast4(packet->ip4->daddr) : is_multicast6(&packet->ip6->daddr);
+	return is_ipv4(packet) ? is_multicast4(ip4(packet)->daddr)
+	                       : is_multicast6(&ip6(packet)->daddr);
 }
 
 static __always_inline int is_link_local(const struct packet *packet)
 {
-	return packet->ip6 &&
-	       (is_link_local6(&packet->ip6->daddr) || is_link_local6(&packet->ip6->saddr));
+	return !is_ipv4(packet) &&
+	       (is_link_local6(&ip6(packet)->daddr) || is_link_local6(&ip6(packet)->saddr));
 }
 
 /* Nobody may spend the last hop, skip an option, or exceed the MTU: the kernel answers instead. */
@@ -119,7 +120,8 @@ static __always_inline int forward_from_port(struct packet *packet, const struct
 	port = lookup_device(ingress);
 	if (!port || !is_own_mac(eth->h_dest, port->mac))
 		return pass_unrelated();
-	if (packet->ip4 ? is_martian_source4(packet->ip4->saddr) : is_martian_source6(packet->ip6))
+	if (is_ipv4(packet) ? is_martian_source4(ip4(packet)->saddr)
+	                    : is_martian_source6(ip6(packet)))
 		return pass_unrelated();
 	return forward_into_tunnel(packet, tunnel, id);
 }

@@ -22,6 +22,8 @@ enum map_index {
 	MAP_TUNNEL_COUNTERS,
 	MAP_REASON_COUNTERS,
 	MAP_SCRATCH,
+	MAP_SEQUENCES,
+	MAP_SOURCES,
 	MAP_COUNT,
 };
 
@@ -53,6 +55,11 @@ enum tunnel_flags {
 	TUNNEL_TTL_INHERIT = 1 << 2, /* outer TTL = inner TTL */
 	TUNNEL_TOS_INHERIT = 1 << 3, /* outer DSCP = inner DSCP */
 	TUNNEL_IKEY = 1 << 4,        /* expect a key; the data path reads it in MAP_ENDPOINTS4 */
+	TUNNEL_ICSUM = 1 << 5,       /* expect a checksum */
+	TUNNEL_OCSUM = 1 << 6,       /* send a checksum */
+	TUNNEL_ISEQ = 1 << 7,        /* expect rising sequence numbers */
+	TUNNEL_OSEQ = 1 << 8,        /* send sequence numbers */
+	TUNNEL_SOURCES = 1 << 9,     /* inner sources must be in MAP_SOURCES */
 };
 
 /* MAP_TUNNELS: one entry a tunnel; an unused entry has inner_ifindex 0. */
@@ -106,3 +113,21 @@ struct scratch {
 	__u32 bytes;                         /* still to sum */
 	__u8 block[SCRATCH_BLOCK_BYTES + 4]; /* a word to spare: the verifier rounds up */
 };
+
+#define SEQUENCE_SEEN (1ULL << 32)
+
+/* MAP_SEQUENCES: by tunnel index, shared by all CPUs and changed by atomic operations alone. */
+struct sequences {
+	__u64 sent;     /* how many were sent: its low 32 bits are the next number */
+	__u64 received; /* SEQUENCE_SEEN | last accepted number; 0: none yet */
+};
+
+/* Key of MAP_SOURCES, a longest-prefix match; the value is one octet without meaning. */
+struct source_prefix {
+	__u32 prefix_bits; /* SOURCE_SCOPE_BITS and the prefix's own length */
+	__be32 tunnel;     /* index in MAP_TUNNELS */
+	__be32 family;     /* 4 or 6 */
+	__be32 address[4]; /* an IPv4 address is in the first word */
+};
+
+#define SOURCE_SCOPE_BITS 64

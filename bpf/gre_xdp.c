@@ -18,12 +18,12 @@ int gre_xdp_port(struct xdp_md *ctx)
 		return pass_unrelated();
 	if (!parse_routed(&packet, &cursor, eth->h_proto, cursor_left(&cursor)))
 		return pass_unrelated();
-	if (!packet.ip4 || packet.ip4->protocol != IPPROTO_GRE)
+	if (!is_ipv4(&packet) || ip4(&packet)->protocol != IPPROTO_GRE)
 		return forward_from_port(&packet, eth);
 	port = lookup_device(ctx->ingress_ifindex);
 	if (!port || !is_own_mac(eth->h_dest, port->mac))
 		return pass_unrelated();
-	verdict = decap4(&packet, &cursor, packet.ip4);
+	verdict = decap4(&packet, &cursor, ip4(&packet));
 	if (verdict != NEXT_STAGE)
 		return verdict;
 	return forward_decapsulated(&packet);

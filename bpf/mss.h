@@ -56,17 +56,17 @@ static __always_inline struct tcphdr *find_syn(const struct packet *packet, __u3
 {
 	struct tcphdr *tcp;
 
-	if (packet->ip4) {
-		if (packet->ip4->protocol != IPPROTO_TCP || packet->ip4->ihl != 5 ||
-		    is_fragment4(packet->ip4))
+	if (is_ipv4(packet)) {
+		if (ip4(packet)->protocol != IPPROTO_TCP || ip4(packet)->ihl != 5 ||
+		    is_fragment4(ip4(packet)))
 			return 0;
 		*header_bytes = sizeof(struct iphdr);
-		tcp = (void *)(packet->ip4 + 1);
+		tcp = (void *)(ip4(packet) + 1);
 	} else {
-		if (packet->ip6->nexthdr != IPPROTO_TCP)
+		if (ip6(packet)->nexthdr != IPPROTO_TCP)
 			return 0;
 		*header_bytes = sizeof(struct ipv6hdr);
-		tcp = (void *)(packet->ip6 + 1);
+		tcp = (void *)(ip6(packet) + 1);
 	}
 	if ((void *)(tcp + 1) > frame_end(packet) || !tcp->syn)
 		return 0;
@@ -81,7 +81,7 @@ static __always_inline __u16 swap_octets(__u16 word)
 /* Lower the MSS of a SYN or SYN-ACK, never raise it; anything odd is left as it is. */
 static __always_inline void clamp_mss(struct packet *packet, const struct tunnel *tunnel)
 {
-	__u16 most = packet->ip4 ? tunnel->mss_ipv4 : tunnel->mss_ipv6;
+	__u16 most = is_ipv4(packet) ? tunnel->mss_ipv4 : tunnel->mss_ipv6;
 	__u16 mss, lowered = bpf_htons(most);
 	__u32 first = 0, header, options_at;
 	struct scratch *options;

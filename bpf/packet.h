@@ -10,14 +10,29 @@
 
 struct packet {
 	struct xdp_md *ctx;
-	struct iphdr *ip4;   /* the IP header to route (inner, once decapsulated): this one … */
-	struct ipv6hdr *ip6; /* … or this one; the other is 0. Both die at resize_frame(). */
+	void *ip; /* the IP header to route (inner, once decapsulated); dies at resize_frame() */
+	__u32 version; /* 4 or 6. A number, because the verifier takes a pointer for maybe 0. */
 	struct tunnel *from; /* the tunnel it came out of; 0 if from a LAN or this host */
 	__u32 from_id;
 	__u32 at;      /* where that IP header stands in the frame, in bytes */
 	__u32 bytes;   /* length of the packet from that IP header */
 	__u32 is_slow; /* has IP options or a hop-by-hop header: routers must look at them */
 };
+
+static __always_inline int is_ipv4(const struct packet *packet)
+{
+	return packet->version == 4;
+}
+
+static __always_inline struct iphdr *ip4(const struct packet *packet)
+{
+	return packet->ip;
+}
+
+static __always_inline struct ipv6hdr *ip6(const struct packet *packet)
+{
+	return packet->ip;
+}
 
 static __always_inline void *frame_start(const struct packet *packet)
 {
@@ -40,22 +55,26 @@ static __always_inline int parse_routed(struct packet *packet, struct cursor *cu
                                         __be16 protocol, __u32 available)
 {
 	packet->at = cursor_offset(cursor);
-	packet->ip4 = 0;
-	packet->ip6 = 0;
 	if (protocol == bpf_htons(ETH_P_IP)) {
-		packet->ip4 = parse_ipv4(cursor, available);
-		if (!packet->ip4)
+		struct iphdr *ip = parse_ipv4(cursor, available);
+
+		if (!ip)
 			return 0;
-		packet->bytes = bpf_ntohs(packet->ip4->tot_len);
-		packet->is_slow = packet->ip4->ihl > 5;
+		packet->ip = ip;
+		packet->version = 4;
+		packet->bytes = bpf_ntohs(ip->tot_len);
+		packet->is_slow = ip->ihl > 5;
 		return 1;
 	}
 	if (protocol == bpf_htons(ETH_P_IPV6)) {
-		packet->ip6 = parse_ipv6(cursor, available);
-		if (!packet->ip6)
+		struct ipv6hdr *ip = parse_ipv6(cursor, available);
+
+		if (!ip)
 			return 0;
-		packet->bytes = sizeof(struct ipv6hdr) + bpf_ntohs(packet->ip6->payload_len);
-		packet->is_slow = packet->ip6->nexthdr == IPPROTO_HOPOPTS;
+		packet->ip = ip;
+		packet->version = 6;
+		packet->bytes = sizeof(*ip) + bpf_ntohs(ip->payload_len);
+		packet->is_slow = ip->nexthdr == IPPROTO_HOPOPTS;
 		return 1;
 	}
 	return 0;
@@ -63,27 +82,26 @@ static __always_inline int parse_routed(struct packet *packet, struct cursor *cu
 
 static __always_inline __u8 packet_ttl(const struct packet *packet)
 {
-	return packet->ip4 ? packet->ip4->ttl : packet->ip6->hop_limit;
+	return is_ipv4(packet) ? ip4(packet)->ttl : ip6(packet)->hop_limit;
 }
 
 static __always_inline __be16 packet_ethertype(const struct packet *packet)
 {
-	return packet->ip4 ? bpf_htons(ETH_P_IP) : bpf_htons(ETH_P_IPV6);
+	return is_ipv4(packet) ? bpf_htons(ETH_P_IP) : bpf_htons(ETH_P_IPV6);
 }
 
 /* Spend one hop (RFC 1812 5.3.1). The caller has checked that it is more than 1. */
 static __always_inline void decrement_ttl(struct packet *packet)
 {
-	struct iphdr *ip = packet->ip4;
-
-	if (ip) {
+	if (is_ipv4(packet)) {
+		struct iphdr *ip = ip4(packet);
 		__be16 *ttl_protocol = (__be16 *)&ip->ttl;
 		__be16 before = *ttl_protocol;
 
 		ip->ttl--;
 		replace_checksummed(&ip->check, before, *ttl_protocol);
 	} else {
-		packet->ip6->hop_limit--;
+		ip6(packet)->hop_limit--;
 	}
 }
 
@@ -95,8 +113,6 @@ static __always_inline int resize_frame(struct packet *packet, __u32 room)
 	__u32 used = packet->at + packet->bytes;
 	__u32 length = frame_end(packet) - frame_start(packet);
 
-	packet->ip4 = 0;
-	packet->ip6 = 0;
 	if (length > used && bpf_xdp_adjust_tail(packet->ctx, (int)(used - length)))
 		return -1;
 	return bpf_xdp_adjust_head(packet->ctx, (int)(packet->at - room));

@@ -111,22 +111,35 @@ static __always_inline struct gre_base *parse_gre_base(struct cursor *cursor)
 	return gre;
 }
 
-/* Skip the optional words behind the base header (RFC 2890 section 2); the key goes to *key. */
-static __always_inline int parse_gre_words(struct cursor *cursor, __be16 flags, __be32 *key)
+/* What the optional words of a GRE header say, where their bits are set. */
+struct gre_words {
+	__be32 key;
+	__be32 sequence;
+};
+
+/* Read and skip the optional words behind the base header (RFC 2890 section 2). */
+static __always_inline int parse_gre_words(struct cursor *cursor, __be16 flags,
+                                           struct gre_words *words)
 {
 	__u16 bits = bpf_ntohs(flags);
-	__u32 before_key = bits >> 15 << 2;
-	__u32 words = before_key + ((bits >> 13 & 1) << 2) + ((bits >> 12 & 1) << 2);
-	__be32 *at;
+	__u32 key_at = bits >> 15 << 2;
+	__u32 sequence_at = key_at + ((bits >> 13 & 1) << 2);
+	__u32 bytes = sequence_at + ((bits >> 12 & 1) << 2);
+	__be32 *word;
 
-	*key = 0;
 	if (flags & GRE_KEY_BIT) {
-		at = cursor->at + before_key;
-		if ((void *)(at + 1) > cursor->end)
+		word = cursor->at + key_at;
+		if ((void *)(word + 1) > cursor->end)
 			return 0;
-		*key = *at;
+		words->key = *word;
 	}
-	cursor->at += words;
+	if (flags & GRE_SEQUENCE_BIT) {
+		word = cursor->at + sequence_at;
+		if ((void *)(word + 1) > cursor->end)
+			return 0;
+		words->sequence = *word;
+	}
+	cursor->at += bytes;
 	return cursor->at <= cursor->end;
 }
 

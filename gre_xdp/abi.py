@@ -18,6 +18,8 @@ from gre_xdp import bpf
 PIN_VERSION = 1
 
 TUNNELS_MAX = 32768
+# Prefixes of allowed sources, of all tunnels together.
+SOURCES_MAX = 1 << 18
 DEVICE_NAME_BYTES = 16
 MAC_BYTES = 6
 
@@ -36,6 +38,8 @@ class MapIndex(enum.IntEnum):
     TUNNEL_COUNTERS = 5
     REASON_COUNTERS = 6
     SCRATCH = 7
+    SEQUENCES = 8
+    SOURCES = 9
 
 
 class EndpointKind(enum.IntEnum):
@@ -55,6 +59,11 @@ class TunnelFlag(enum.IntFlag):
     TTL_INHERIT = 1 << 2
     TOS_INHERIT = 1 << 3
     IKEY = 1 << 4
+    ICSUM = 1 << 5
+    OCSUM = 1 << 6
+    ISEQ = 1 << 7
+    OSEQ = 1 << 8
+    SOURCES = 1 << 9
 
 
 class DeviceRole(enum.IntEnum):
@@ -126,6 +135,25 @@ class Scratch(ct.Structure):
     _fields_ = [("offset", ct.c_uint32), ("bytes", ct.c_uint32), ("block", ct.c_uint8 * 516)]
 
 
+class Sequences(ct.Structure):
+    """``struct sequences``."""
+
+    _fields_ = [("sent", ct.c_uint64), ("received", ct.c_uint64)]
+
+
+class SourcePrefix(ct.Structure):
+    """``struct source_prefix``, a key: no holes."""
+
+    _fields_ = [
+        ("prefix_bits", ct.c_uint32),
+        ("tunnel", _Ipv4),
+        ("family", _Ipv4),
+        ("address", ct.c_uint8 * 16),
+    ]
+
+
+SOURCE_SCOPE_BITS = 64
+SEQUENCE_SEEN = 1 << 32
 REASON_COUNT = 128
 
 # The maps themselves, by index. Hashes are not preallocated: they cost what they hold.
@@ -160,6 +188,17 @@ MAPS: dict[MapIndex, bpf.MapSpec] = {
     MapIndex.REASON_COUNTERS: bpf.MapSpec(
         "reason_counters", bpf.MAP_TYPE_PERCPU_ARRAY, 4, 8, REASON_COUNT
     ),
+    MapIndex.SEQUENCES: bpf.MapSpec(
+        "sequences", bpf.MAP_TYPE_ARRAY, 4, ct.sizeof(Sequences), TUNNELS_MAX
+    ),
+    MapIndex.SOURCES: bpf.MapSpec(
+        "sources",
+        bpf.MAP_TYPE_LPM_TRIE,
+        ct.sizeof(SourcePrefix),
+        1,
+        SOURCES_MAX,
+        bpf.MAP_FLAG_NO_PREALLOC,
+    ),
     MapIndex.SCRATCH: bpf.MapSpec("scratch", bpf.MAP_TYPE_PERCPU_ARRAY, 4, ct.sizeof(Scratch), 1),
 }
 
@@ -179,9 +218,14 @@ def ipv4(address: IPv4Address) -> ct.Array[ct.c_uint8]:
     return _Ipv4(*address.packed)
 
 
+def u32_be(number: int) -> ct.Array[ct.c_uint8]:
+    """A number in network byte order."""
+    return _Ipv4(*number.to_bytes(4, "big"))
+
+
 def gre_key(key: int | None) -> ct.Array[ct.c_uint8]:
     """A GRE key in network byte order; 0 where there is none (flags tell them apart)."""
-    return _Ipv4(*(key or 0).to_bytes(4, "big"))
+    return u32_be(key or 0)
 
 
 def read_ipv4(data: ct.Array[ct.c_uint8]) -> IPv4Address:
@@ -189,8 +233,8 @@ def read_ipv4(data: ct.Array[ct.c_uint8]) -> IPv4Address:
     return IPv4Address(bytes(data))
 
 
-def read_gre_key(data: ct.Array[ct.c_uint8]) -> int:
-    """The inverse of ``gre_key``."""
+def read_u32_be(data: ct.Array[ct.c_uint8]) -> int:
+    """The inverse of ``u32_be``."""
     return int.from_bytes(bytes(data), "big")
 
 

@@ -25,6 +25,7 @@ _MODE_FLAGS = {"native": bpf.XDP_FLAGS_NATIVE, "skb": bpf.XDP_FLAGS_SKB}
 # The kernel adds this to every devmap: programs may look up, not write.
 _IMPLIED_MAP_FLAGS = 0x80
 _DIGEST_CHARACTERS = 12
+_FILLING_MAPS = (MapIndex.ENDPOINTS4, MapIndex.DEVICES, MapIndex.PORTS, MapIndex.SOURCES)
 
 
 def source_digest() -> str:
@@ -252,6 +253,24 @@ class DataPath:
         """Stop that."""
         bpf.map_delete(self._fds[MapIndex.ENDPOINTS4], bytes(endpoint))
 
+    def sources(self) -> list[abi.SourcePrefix]:
+        """All prefixes of allowed inner sources."""
+        keys = bpf.map_keys(self._fds[MapIndex.SOURCES], ct.sizeof(abi.SourcePrefix))
+        return [abi.SourcePrefix.from_buffer_copy(key) for key in keys]
+
+    def put_source(self, source: abi.SourcePrefix) -> None:
+        """Allow a tunnel an inner source."""
+        bpf.map_update(self._fds[MapIndex.SOURCES], bytes(source), b"\1")
+
+    def delete_source(self, source: abi.SourcePrefix) -> None:
+        """Stop that."""
+        bpf.map_delete(self._fds[MapIndex.SOURCES], bytes(source))
+
+    def reset_sequences(self, tunnel_id: int) -> None:
+        """Start a new tunnel's sequence numbers at zero (RFC 2890 section 2.2)."""
+        empty = bytes(abi.Sequences())
+        bpf.map_update(self._fds[MapIndex.SEQUENCES], abi.u32(tunnel_id), empty)
+
     # --- counters -------------------------------------------------------------------------------
 
     def tunnel_counters(self, tunnel_id: int) -> abi.Counters:
@@ -281,7 +300,7 @@ class DataPath:
         """How full the maps are whose number of entries follows the configuration."""
         tunnels = sum(device.role == abi.DeviceRole.TUNNEL for device in self.devices().values())
         counted = {MapIndex.TUNNELS: tunnels}
-        for index in (MapIndex.ENDPOINTS4, MapIndex.DEVICES, MapIndex.PORTS):
+        for index in _FILLING_MAPS:
             counted[index] = len(bpf.map_keys(self._fds[index], abi.MAPS[index].key_size))
         return [
             MapUse(abi.MAPS[index].name, entries, abi.MAPS[index].max_entries)

@@ -112,6 +112,11 @@ def _tunnel(config: Config, tunnel: Tunnel, host: Host, digest: str) -> list[Res
             mtu=mtu,
             mss_ipv4=_mss(tunnel, mtu, 4),
             mss_ipv6=_mss(tunnel, mtu, 6),
+            icsum=tunnel.icsum,
+            ocsum=tunnel.ocsum,
+            iseq=tunnel.iseq,
+            oseq=tunnel.oseq,
+            allowed_sources=frozenset(tunnel.allowed_sources),
         ),
         Attachment(inner_name(tunnel.name), "inner", "native", digest, ""),
     ]

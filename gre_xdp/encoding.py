@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes as ct
+from ipaddress import ip_network
 from typing import Literal
 
 from gre_xdp import abi
 from gre_xdp.abi import EndpointKind, TunnelFlag
+from gre_xdp.netlink.routes import Network
 from gre_xdp.resources import TunnelEntry
 
 
@@ -13,17 +16,19 @@ def encode_tunnel(
     entry: TunnelEntry, *, device_ifindex: int, inner_ifindex: int, device_mac: str
 ) -> abi.Tunnel:
     """A tunnel as the data path reads it."""
-    flags = TunnelFlag(0)
-    if entry.ikey is not None:
-        flags |= TunnelFlag.IKEY
-    if entry.okey is not None:
-        flags |= TunnelFlag.OKEY
-    if entry.pmtudisc:
-        flags |= TunnelFlag.PMTUDISC
-    if entry.ttl == "inherit":
-        flags |= TunnelFlag.TTL_INHERIT
-    if entry.tos == "inherit":
-        flags |= TunnelFlag.TOS_INHERIT
+    is_set = {
+        TunnelFlag.IKEY: entry.ikey is not None,
+        TunnelFlag.OKEY: entry.okey is not None,
+        TunnelFlag.PMTUDISC: entry.pmtudisc,
+        TunnelFlag.TTL_INHERIT: entry.ttl == "inherit",
+        TunnelFlag.TOS_INHERIT: entry.tos == "inherit",
+        TunnelFlag.ICSUM: entry.icsum,
+        TunnelFlag.OCSUM: entry.ocsum,
+        TunnelFlag.ISEQ: entry.iseq,
+        TunnelFlag.OSEQ: entry.oseq,
+        TunnelFlag.SOURCES: bool(entry.allowed_sources),
+    }
+    flags = sum(flag for flag, value in is_set.items() if value)
     return abi.Tunnel(
         name=entry.name.encode(),
         local=abi.ipv4(entry.local),
@@ -42,23 +47,31 @@ def encode_tunnel(
     )
 
 
-def decode_tunnel(tunnel: abi.Tunnel, *, is_bound: bool) -> TunnelEntry:
-    """The inverse of ``encode_tunnel``."""
+def decode_tunnel(
+    tunnel: abi.Tunnel, sources: frozenset[Network], *, is_bound: bool
+) -> TunnelEntry:
+    """The inverse of ``encode_tunnel``; ``sources`` are the tunnel's in their own map."""
     flags = TunnelFlag(tunnel.flags)
     inherit: Literal["inherit"] = "inherit"
     return TunnelEntry(
         name=tunnel.name.decode(),
         local=abi.read_ipv4(tunnel.local),
         remote=abi.read_ipv4(tunnel.remote),
-        ikey=abi.read_gre_key(tunnel.ikey) if flags & TunnelFlag.IKEY else None,
-        okey=abi.read_gre_key(tunnel.okey) if flags & TunnelFlag.OKEY else None,
+        ikey=abi.read_u32_be(tunnel.ikey) if flags & TunnelFlag.IKEY else None,
+        okey=abi.read_u32_be(tunnel.okey) if flags & TunnelFlag.OKEY else None,
         ttl=inherit if flags & TunnelFlag.TTL_INHERIT else tunnel.ttl,
         tos=inherit if flags & TunnelFlag.TOS_INHERIT else tunnel.tos,
         pmtudisc=bool(flags & TunnelFlag.PMTUDISC),
         mtu=tunnel.mtu,
         mss_ipv4=tunnel.mss_ipv4 or None,
         mss_ipv6=tunnel.mss_ipv6 or None,
-        is_bound=is_bound,
+        icsum=bool(flags & TunnelFlag.ICSUM),
+        ocsum=bool(flags & TunnelFlag.OCSUM),
+        iseq=bool(flags & TunnelFlag.ISEQ),
+        oseq=bool(flags & TunnelFlag.OSEQ),
+        allowed_sources=sources,
+        # Without the flag any source passes, whatever the map holds.
+        is_bound=is_bound and bool(sources) == bool(flags & TunnelFlag.SOURCES),
     )
 
 
@@ -82,3 +95,22 @@ def pair_endpoint(entry: TunnelEntry) -> abi.Endpoint4:
 def local_endpoint(entry: TunnelEntry) -> abi.Endpoint4:
     """Says that tunnels of ours end at this local."""
     return abi.Endpoint4(local=abi.ipv4(entry.local), kind=EndpointKind.LOCAL)
+
+
+def encode_source(tunnel_id: int, network: Network) -> abi.SourcePrefix:
+    """A prefix of allowed inner sources, as a key of its map."""
+    address = network.network_address.packed
+    return abi.SourcePrefix(
+        prefix_bits=abi.SOURCE_SCOPE_BITS + network.prefixlen,
+        tunnel=abi.u32_be(tunnel_id),
+        family=abi.u32_be(network.version),
+        address=(ct.c_uint8 * 16)(*address),
+    )
+
+
+def decode_source(source: abi.SourcePrefix) -> tuple[int, Network]:
+    """The inverse of ``encode_source``: tunnel index and prefix."""
+    is_ipv4 = abi.read_u32_be(source.family) == 4
+    address = bytes(source.address)[: 4 if is_ipv4 else 16]
+    bits = source.prefix_bits - abi.SOURCE_SCOPE_BITS
+    return abi.read_u32_be(source.tunnel), ip_network((address, bits))

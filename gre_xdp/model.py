@@ -323,15 +323,9 @@ class _NotYet(NamedTuple):
     remedy: str
 
 
-_CSUM = _NotYet(bool, "a GRE checksum is", "remove it, here and at the peer")
-_SEQ = _NotYet(bool, "sequence numbers are", "remove it, here and at the peer")
-
 # remote needs no row: it is of local's family. Support for a value is a deleted row.
 _NOT_YET: Final = {
     "local": _NotYet(lambda ip: ip.version == 6, "an IPv6 underlay is", "use IPv4 addresses"),
     "backing": _NotYet(lambda word: word == "kernel", "this backing is", 'write "veth"'),
     "payload": _NotYet(lambda word: word == "ethernet", "this payload is", 'write "ip"'),
-    **dict.fromkeys(("csum", "icsum", "ocsum"), _CSUM),
-    **dict.fromkeys(("seq", "iseq", "oseq"), _SEQ),
-    "allowed_sources": _NotYet(bool, "checking inner sources is", "leave it empty"),
 }

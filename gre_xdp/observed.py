@@ -6,6 +6,7 @@ from gre_xdp import abi, sysctl
 from gre_xdp.datapath import DataPath
 from gre_xdp.device_settings import is_ready
 from gre_xdp.encoding import (
+    decode_source,
     decode_tunnel,
     local_endpoint,
     pair_endpoint,
@@ -16,6 +17,7 @@ from gre_xdp.memory import Memory
 from gre_xdp.netlink import Netlink
 from gre_xdp.netlink.addresses import list_addresses
 from gre_xdp.netlink.links import Link
+from gre_xdp.netlink.routes import Network
 from gre_xdp.resources import (
     Attachment,
     DataPlane,
@@ -116,14 +118,25 @@ def _tunnels_of_devices(data_path: DataPath) -> dict[int, tuple[int | None, int 
     return found
 
 
+def _sources(data_path: DataPath) -> dict[int, frozenset[Network]]:
+    """The allowed inner sources of tunnels, by their index."""
+    found: dict[int, set[Network]] = {}
+    for key in data_path.sources():
+        tunnel_id, network = decode_source(key)
+        found.setdefault(tunnel_id, set()).add(network)
+    return {tunnel_id: frozenset(networks) for tunnel_id, networks in found.items()}
+
+
 def tunnel_entries(data_path: DataPath, links: dict[str, Link]) -> dict[int, TunnelEntry]:
     """The tunnels that the data path knows, by their index there."""
     found = {}
+    sources = _sources(data_path)
     for tunnel_id, ifindexes in _tunnels_of_devices(data_path).items():
         tunnel = data_path.tunnel(tunnel_id)
         if not tunnel.name:
             continue
-        entry = decode_tunnel(tunnel, is_bound=True)
+        allowed = sources.get(tunnel_id, frozenset())
+        entry = decode_tunnel(tunnel, allowed, is_bound=True)
         device, inner = links.get(entry.name), links.get(inner_name(entry.name))
         is_bound = (
             device is not None
@@ -135,5 +148,5 @@ def tunnel_entries(data_path: DataPath, links: dict[str, Link]) -> dict[int, Tun
             and data_path.endpoint(pair_endpoint(entry)) is not None
             and data_path.endpoint(local_endpoint(entry)) is not None
         )
-        found[tunnel_id] = entry if is_bound else decode_tunnel(tunnel, is_bound=False)
+        found[tunnel_id] = entry if is_bound else decode_tunnel(tunnel, allowed, is_bound=False)
     return found

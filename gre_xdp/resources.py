@@ -134,6 +134,11 @@ class TunnelEntry:
     mtu: int
     mss_ipv4: int | None = None  # largest TCP MSS let through, in bytes; None: never touched
     mss_ipv6: int | None = None
+    icsum: bool = False
+    ocsum: bool = False
+    iseq: bool = False
+    oseq: bool = False
+    allowed_sources: frozenset[Network] = frozenset()  # empty: any
     is_bound: bool = True
 
     @property
@@ -152,6 +157,9 @@ class TunnelEntry:
             ]
         words.append(f"ttl {self.ttl} tos {self.tos} mtu {self.mtu}")
         words.append("pmtudisc" if self.pmtudisc else "nopmtudisc")
+        words += [word for word in ("icsum", "ocsum", "iseq", "oseq") if getattr(self, word)]
+        if self.allowed_sources:
+            words.append("sources " + ",".join(sorted(map(str, self.allowed_sources))))
         if self.mss_ipv4 is not None:
             words.append(f"mss {self.mss_ipv4}/{self.mss_ipv6}")
         return " ".join(words) + ("" if self.is_bound else " (incomplete)")

@@ -14,6 +14,7 @@ from gre_xdp.datapath import DataPath
 from gre_xdp.device_settings import make_ready
 from gre_xdp.memory import Memory, note_bpffs_mounted
 from gre_xdp.netlink import Netlink, NetlinkError, addresses, links, neighbours, routes
+from gre_xdp.netlink.routes import Network
 from gre_xdp.observed import GONE
 from gre_xdp.pins import Pins
 from gre_xdp.plan import Step
@@ -250,6 +251,10 @@ def _put_tunnel(kernel: Kernel, new: TunnelEntry) -> None:
     before = kernel.tunnels.get(tunnel_id)
     if before is None:
         data_path.reset_tunnel_counters(tunnel_id)
+        data_path.reset_sequences(tunnel_id)
+    # Allowed before they are asked for, and forgotten when nobody asks any more.
+    for network in new.allowed_sources:
+        data_path.put_source(encoding.encode_source(tunnel_id, network))
     data_path.put_tunnel(
         tunnel_id,
         encoding.encode_tunnel(
@@ -257,6 +262,8 @@ def _put_tunnel(kernel: Kernel, new: TunnelEntry) -> None:
         ),
     )
     kernel.tunnels[tunnel_id] = new
+    if before is not None:
+        _forget_sources(data_path, tunnel_id, before.allowed_sources - new.allowed_sources)
     _forget_devices(data_path, tunnel_id, keep=(device.index, inner.index))
     data_path.put_device(device.index, abi.DeviceRole.TUNNEL, tunnel=tunnel_id)
     data_path.put_device(inner.index, abi.DeviceRole.INNER, tunnel=tunnel_id)
@@ -275,6 +282,7 @@ def _delete_tunnel(kernel: Kernel, old: TunnelEntry) -> None:
     _forget_endpoints(kernel, before)
     _forget_devices(kernel.data_path, tunnel_id, keep=())
     kernel.data_path.put_tunnel(tunnel_id, abi.Tunnel())
+    _forget_sources(kernel.data_path, tunnel_id, before.allowed_sources)
 
 
 def _tunnel_id(kernel: Kernel, name: str) -> int:
@@ -283,6 +291,11 @@ def _tunnel_id(kernel: Kernel, name: str) -> int:
         if entry.name == name:
             return tunnel_id
     return next(i for i in range(abi.TUNNELS_MAX) if i not in kernel.tunnels)
+
+
+def _forget_sources(data_path: DataPath, tunnel_id: int, networks: frozenset[Network]) -> None:
+    for network in networks:
+        data_path.delete_source(encoding.encode_source(tunnel_id, network))
 
 
 def _forget_devices(data_path: DataPath, tunnel_id: int, keep: tuple[int, ...]) -> None:

@@ -34,6 +34,10 @@ INHERIT_REMOTE: Final = "192.0.2.3"
 FIXED_REMOTE: Final = "192.0.2.4"
 SECOND_REMOTE: Final = "192.0.2.5"
 NARROW_REMOTE: Final = "192.0.2.6"
+SUMMED_REMOTE: Final = "192.0.2.21"  # csum
+NUMBERED_REMOTE: Final = "192.0.2.22"  # seq
+FULL_REMOTE: Final = "192.0.2.23"  # csum, key and seq
+GUARDED_REMOTE: Final = "192.0.2.24"  # allowed_sources
 LOST_REMOTE: Final = "192.0.2.66"  # on link, but nobody answers for it
 NOWHERE_REMOTE: Final = "203.0.113.9"  # no route
 ASTRAY_REMOTE: Final = "203.0.113.20"  # routed to an interface without XDP
@@ -61,6 +65,10 @@ SITE: Final = {
     "astray": ("10.29.0.2", "2001:db8:29::2"),
     "nested": ("10.30.0.2", "2001:db8:30::2"),
     "narrow": ("10.31.0.2", "2001:db8:31::2"),
+    "summed": ("10.32.0.2", "2001:db8:32::2"),
+    "numbered": ("10.33.0.2", "2001:db8:33::2"),
+    "full": ("10.34.0.2", "2001:db8:34::2"),
+    "guarded": ("10.35.0.2", "2001:db8:35::2"),
 }
 SITE4, SITE6 = SITE["plain"]
 
@@ -85,6 +93,10 @@ ENDS: Final = {
     "fixed": End(FIXED_REMOTE),
     "second": End(SECOND_REMOTE, local=OTHER_LOCAL),
     "narrow": End(NARROW_REMOTE),
+    "summed": End(SUMMED_REMOTE),
+    "numbered": End(NUMBERED_REMOTE),
+    "full": End(FULL_REMOTE, okey=KEY, ikey=KEY),
+    "guarded": End(GUARDED_REMOTE),
 }
 
 # The offsets of headers in a frame of ours: the outer IPv4 header, GRE, and what GRE carries.

@@ -6,7 +6,7 @@ site-a ── gw-a (gre-xdp) ═══ underlay (IPv4 only) ═══ UML kernel
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -32,13 +32,20 @@ class Interop:
         self.site_a = lab.nodes["site-a"]
         self.site_b = lab.nodes["site-b"]
 
-    def here(self, key: int | None) -> None:
-        """Apply our end, with a key or without."""
+    def here(self, key: int | None, options: str = "") -> None:
+        """Apply our end anew, so that it counts anew, with a key or options of the tunnel."""
         self.lab.key = key
-        self.gateway.apply('exporter = ""\n' + self.lab.config_toml("a"))
+        self.gateway.down()
+        toml = 'exporter = ""\n' + self.lab.config_toml("a")
+        self.gateway.apply(toml.replace('name = "fra1"', f'name = "fra1"\n{options}'))
 
-    def there(self, key: int | None, local: str = SIDES["b"].underlay) -> None:
-        """Make the kernel's end anew, with a key or without, from one of its addresses."""
+    def there(
+        self,
+        key: int | None,
+        local: str = SIDES["b"].underlay,
+        extra: Sequence[str] = (),
+    ) -> None:
+        """Make the kernel's end anew, in the words of ``ip tunnel``."""
         assert self.lab.peer is not None
         self.lab.peer.run("ip link del gre1")
         kernel_gre.configure(
@@ -47,6 +54,7 @@ class Interop:
             local=local,
             remote=SIDES["a"].underlay,
             key=key,
+            extra=extra,
             addresses=SIDES["b"].tunnel,
             routes=SIDES["a"].prefixes,
         )
@@ -148,21 +156,52 @@ def test_an_unknown_remote_is_dropped(interop: Interop) -> None:
     assert interop.gained("key_mismatch", before) == 0
 
 
-def test_checksums_and_sequence_numbers_of_a_sender_are_understood(interop: Interop) -> None:
-    """A sender may add a checksum and sequence numbers though our tunnel asks for neither."""
+OPTIONS = {
+    "csum": ("csum = true", ["csum"]),
+    "seq": ("seq = true", ["seq"]),
+    "csum-seq": ("csum = true\nseq = true", ["csum", "seq"]),
+    "key-csum-seq": ("key = 77\ncsum = true\nseq = true", ["key", "77", "csum", "seq"]),
+    "ikey-okey": ("ikey = 5\nokey = 6", ["ikey", "6", "okey", "5"]),
+}
+
+
+@pytest.mark.parametrize(("ours", "theirs"), OPTIONS.values(), ids=OPTIONS)
+def test_options_of_the_header(interop: Interop, ours: str, theirs: list[str]) -> None:
+    """Checksums, sequence numbers and unequal keys work both ways, at every size, under load."""
+    interop.here(None, ours)
+    interop.there(None, extra=theirs)
+    mtu = interop.gateway.tunnel().mtu
+    drops = interop.gateway.drops()
+    for family, (there, back) in ADDRESSES.items():
+        for size in (64, 1400, mtu):
+            payload = str(size - (48 if family == "ipv6" else 28))
+            assert ping(interop.site_a, there, "-M", "do", "-s", payload) == 3
+            assert ping(interop.site_b, back, "-M", "do", "-s", payload) == 3
+        assert transfer(interop.site_a, interop.site_b, there, 4 << 20)
+        assert transfer(interop.site_b, interop.site_a, back, 4 << 20)
+    assert interop.gateway.drops() == drops
+
+
+MISMATCHES = {
+    "no-checksum": ("csum = true", [], "gre_checksum_missing"),
+    "no-sequence": ("seq = true", [], "gre_sequence_missing"),
+}
+
+
+@pytest.mark.parametrize(("ours", "theirs", "reason"), MISMATCHES.values(), ids=MISMATCHES)
+def test_a_mismatch_has_a_name(interop: Interop, ours: str, theirs: list[str], reason: str) -> None:
+    """What the remote does not send, and we ask for, is told as such."""
+    interop.here(None, ours)
+    interop.there(None, extra=theirs)
+    before = interop.gateway.drops()
+    assert ping(interop.site_b, "10.1.0.2", "-W", "1") == 0
+    assert interop.gained(reason, before) >= 3
+
+
+def test_a_sender_may_add_checksum_and_sequence(interop: Interop) -> None:
+    """A remote may send both though our tunnel asks for neither."""
     interop.here(None)
-    interop.there(None)
-    assert interop.lab.peer is not None
-    interop.lab.peer.run("ip link del gre1")
-    kernel_gre.configure(
-        interop.lab.peer.run,
-        name="gre1",
-        local=SIDES["b"].underlay,
-        remote=SIDES["a"].underlay,
-        extra=["ocsum", "oseq"],
-        addresses=SIDES["b"].tunnel,
-        routes=SIDES["a"].prefixes,
-    )
+    interop.there(None, extra=["ocsum", "oseq"])
     before = interop.gateway.drops()
     assert ping(interop.site_b, "10.1.0.2") == 3
     assert interop.gateway.drops() == before

@@ -45,6 +45,11 @@ TUNNELS = {
     "astray": f'remote = "{packets.ASTRAY_REMOTE}"',
     "nested": f'remote = "{packets.NESTED_REMOTE}"',
     "narrow": f'remote = "{packets.NARROW_REMOTE}"\nmtu = 1300',
+    "summed": f'remote = "{packets.SUMMED_REMOTE}"\ncsum = true',
+    "numbered": f'remote = "{packets.NUMBERED_REMOTE}"\nseq = true',
+    "full": f'remote = "{packets.FULL_REMOTE}"\nkey = {packets.KEY}\ncsum = true\nseq = true',
+    "guarded": f'remote = "{packets.GUARDED_REMOTE}"\n'
+    'allowed_sources = ["10.35.0.0/16", "10.36.1.0/24", "2001:db8:35::/48"]',
 }
 INTERFACES = {
     "eth0": (
@@ -65,6 +70,10 @@ NEIGHBOURS = {
                 packets.FIXED_REMOTE,
                 packets.SECOND_REMOTE,
                 packets.NARROW_REMOTE,
+                packets.SUMMED_REMOTE,
+                packets.NUMBERED_REMOTE,
+                packets.FULL_REMOTE,
+                packets.GUARDED_REMOTE,
                 packets.LOST_REMOTE,
             )
         ),

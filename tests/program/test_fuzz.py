@@ -85,10 +85,10 @@ def check_sent(outcome: Outcome, *, is_encapsulated: bool) -> None:
         check_ip(packet, 4)
         outer = IP(packet)
         assert (outer.ihl, outer.proto) == (5, 47)
-        is_keyed = packet[20] == 0x20
-        assert packet[20] in (0, 0x20)
+        words = [bool(packet[20] & bit) for bit in (0x80, 0x20, 0x10)]  # checksum, key, sequence
+        assert packet[20] & 0x4F == 0
         assert packet[21] == 0
-        ethertype, packet = packet[22:24], packet[28 if is_keyed else 24 :]
+        ethertype, packet = packet[22:24], packet[24 + 4 * sum(words) :]
     check_ip(packet, {b"\x08\x00": 4, b"\x86\xdd": 6}[ethertype])
     for name, value in outcome.tunnels.items():
         assert value == (len(packet) if name.endswith("_bytes") else 1)

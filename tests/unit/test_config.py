@@ -139,10 +139,10 @@ MISTAKES: list[tuple[str, int, str, str]] = [
         'write "10.20.0.0/16"',
     ),
     (
-        f"{PORT}{FRA1}csum = true",
+        f'{PORT}{FRA1}payload = "ethernet"',
         8,
-        'tunnel "fra1": csum = true: a GRE checksum is not supported yet by this version',
-        "remove it, here and at the peer",
+        'tunnel "fra1": payload = "ethernet": this payload is not supported yet by this version',
+        'write "ip"',
     ),
     (
         FRA1,
