@@ -39,7 +39,9 @@ def _table(schema: dict[str, Any]) -> Iterator[str]:
         default = "required" if key in required else _default(rules) or "none"
         if rules.get("type") == "array" and "$ref" in rules.get("items", {}):
             continue
-        yield f"| `{key}` | {default} | {rules['description']} |"
+        words = ", ".join(f"`{word}`" for word in rules.get("enum", ()))
+        meaning = rules["description"] + (f" One of {words}." if words else "")
+        yield f"| `{key}` | {default} | {meaning} |"
 
 
 def configuration() -> str:

@@ -13,15 +13,14 @@ import signal
 import time
 from pathlib import Path
 
+from gre_xdp import agent_lock, errors, reconcile
 from gre_xdp import config as configuration
-from gre_xdp import errors, reconcile
 from gre_xdp.exporter import Exporter
 from gre_xdp.metrics import AgentState
 from gre_xdp.model import Config
 from gre_xdp.netlink import monitor
 from gre_xdp.netlink.routes import Address
 from gre_xdp.plan import Step
-from gre_xdp.resources import NextHop
 
 # Events come in bursts: wait a moment, then look once.
 _DEBOUNCE_S = 0.05
@@ -34,7 +33,9 @@ _log = logging.getLogger("gre_xdp.agent")
 
 def run(path: Path) -> None:
     """Run until SIGTERM or SIGINT; the data plane stays. Raises ``GreXdpError`` at the start."""
-    asyncio.run(Agent(path).run())
+    reconcile.require_root()
+    with agent_lock.hold(path):
+        asyncio.run(Agent(path).run())
 
 
 class Agent:
@@ -47,7 +48,8 @@ class Agent:
         self._wake = asyncio.Event()
         self._stop = asyncio.Event()
         self._reload = False
-        self._is_failing = False
+        self._failure = ""
+        self._failure_logged_at = 0.0
         self._next_hops: frozenset[Address] = frozenset()
 
     async def run(self) -> None:
@@ -60,6 +62,8 @@ class Agent:
         self._config = configuration.load(self._path)
         steps = await asyncio.to_thread(reconcile.apply, self._config)
         self._note_reload(successful=True)
+        self._state.reconcile_successful = True
+        self._next_hops = await asyncio.to_thread(reconcile.next_hops)
         _log.info("applied %s: %d changes", self._path, len(steps))
         exporter = Exporter(self._config.exporter, self._state) if self._config.exporter else None
         if exporter is not None:
@@ -116,16 +120,17 @@ class Agent:
         """Read the file again; a bad one leaves everything as it is."""
         try:
             config = configuration.load(self._path)
-            await asyncio.to_thread(reconcile.apply, config)
+            steps = await asyncio.to_thread(reconcile.apply, config)
         except errors.GreXdpError as error:
-            _log.error("%s was not loaded, the old configuration stays: %s", self._path, error)
+            _log.error("the old configuration stays: %s", _explain(error))
             self._note_reload(successful=False)
             return
         if config.exporter != self._config.exporter:
             _log.warning("the exporter's address changes when the agent is restarted")
         self._config = config
         self._note_reload(successful=True)
-        _log.info("loaded %s", self._path)
+        _log.info("loaded %s: %d changes", self._path, len(steps))
+        self._log_steps("loaded", steps)
 
     async def _reconcile(self) -> None:
         """Repair or report what differs; next hops are kept up in any case."""
@@ -134,18 +139,28 @@ class Agent:
             if is_repairing:
                 steps = await asyncio.to_thread(reconcile.apply, self._config)
             else:
-                await asyncio.to_thread(reconcile.apply, self._config, (NextHop,))
+                await asyncio.to_thread(reconcile.keep_next_hops, self._config)
                 steps = await asyncio.to_thread(reconcile.diff, self._config)
         except errors.GreXdpError as error:
-            # Say it once: the next look may find the same.
-            if not self._is_failing:
-                _log.error("%s; remedy: %s", error, error.remedy)
-            self._is_failing = True
+            self._note_failure(error)
+            # What is in the way of the rest is no reason to lose the tunnels that work.
+            with contextlib.suppress(errors.GreXdpError):
+                await asyncio.to_thread(reconcile.keep_next_hops, self._config)
             return
-        self._is_failing = False
+        self._failure = ""
+        self._state.reconcile_successful = True
         self._next_hops = await asyncio.to_thread(reconcile.next_hops)
         self._state.drift_changes = len(steps)
         self._log_steps("repaired" if is_repairing else "differs", steps)
+
+    def _note_failure(self, error: errors.GreXdpError) -> None:
+        """Log a failure when it is new, and again with every resync; events may come in floods."""
+        explained = _explain(error)
+        now = time.monotonic()
+        if explained != self._failure or now - self._failure_logged_at >= _RESYNC_S:
+            _log.error("%s", explained)
+            self._failure, self._failure_logged_at = explained, now
+        self._state.reconcile_successful = False
 
     def _log_steps(self, what: str, steps: list[Step]) -> None:
         for step in steps:
@@ -155,3 +170,9 @@ class Agent:
         self._state.last_reload_successful = successful
         if successful:
             self._state.last_reload_success_timestamp_s = time.time()
+
+
+def _explain(error: errors.GreXdpError) -> str:
+    """Where, what and what to do, on one line."""
+    where = f"{error.where}: " if error.where else ""
+    return f"{where}{error.message}; remedy: {error.remedy}"

@@ -52,6 +52,16 @@ def desire(config: Config, host: Host, memory: Memory, digest: str) -> State:
     return state(resources)
 
 
+def next_hops(config: Config, host: Host) -> State:
+    """The outer next hops alone: what may always be kept up, whatever else is in the way."""
+    found: list[Resource] = []
+    for tunnel in config.tunnels:
+        path = host.paths.get(tunnel.remote)
+        if path is not None and not path.is_local:
+            found += _next_hop(host, path)
+    return state(found)
+
+
 # --- settings -----------------------------------------------------------------------------------
 
 

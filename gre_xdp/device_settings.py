@@ -6,6 +6,9 @@ from gre_xdp import sysctl
 from gre_xdp.netlink import Netlink, links, offloads
 from gre_xdp.netlink.links import Link
 
+# Tells people, and us, whose inner end it is.
+ALIAS = "inner end of gre-xdp tunnel "
+
 
 def _sysctls(device: str, inner: str) -> dict[str, str]:
     return {
@@ -53,6 +56,6 @@ def make_ready(netlink: Netlink, device: Link, inner: Link, mtu: int) -> None:
             links.set_mtu(netlink, link.index, mtu)
     offloads.put(device.name, offloads.TX_CHECKSUM, enable=False)
     offloads.put(device.name, offloads.GRO, enable=True)
-    links.set_alias(netlink, inner.index, f"inner end of gre-xdp tunnel {device.name}")
+    links.set_alias(netlink, inner.index, ALIAS + device.name)
     links.set_up(netlink, inner.index)
     links.set_up(netlink, device.index)

@@ -29,6 +29,7 @@ class Exporter:
     """An HTTP server bound to one address; raises ``HostError`` when that cannot be had."""
 
     def __init__(self, listen: str, agent: AgentState | None = None) -> None:
+        self._agent = agent
         registry = CollectorRegistry(auto_describe=False)
         registry.register(DataPathCollector(agent))
         self._metrics = make_wsgi_app(registry)
@@ -70,6 +71,8 @@ class Exporter:
         if path == "/-/healthy":
             return _text(start, "200 OK", "healthy\n")
         if path == "/-/ready":
+            if self._agent is not None and not self._agent.reconcile_successful:
+                return _text(start, "503 Service Unavailable", "the agent cannot reconcile\n")
             try:
                 snapshot()
             except (errors.GreXdpError, NetlinkError, OSError) as error:

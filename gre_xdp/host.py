@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from gre_xdp import sysctl
+from gre_xdp.device_settings import ALIAS
 from gre_xdp.netlink import DEVICE_GROUP, Netlink, firewall, routes
 from gre_xdp.netlink.firewall import ForwardChain
 from gre_xdp.netlink.links import Link, list_links
 from gre_xdp.netlink.neighbours import Neighbour, list_neighbours
 from gre_xdp.netlink.routes import Address, Path, RouteEntry
 from gre_xdp.owners import program_owner
-from gre_xdp.resources import inner_name
-from gre_xdp.values import RESERVED_PREFIX
 
 _KERNEL_GRE_KINDS = frozenset({"gre", "gretap", "ip6gre", "ip6gretap", "erspan", "ip6erspan"})
 # ip_gre makes these by itself in every namespace; they carry nothing.
@@ -20,6 +20,14 @@ _FALLBACK_DEVICES = frozenset({"gre0", "gretap0", "erspan0", "ip6gre0"})
 
 
 @dataclass(frozen=True, slots=True)
+class TunnelPair:
+    """A tunnel's veth pair: the end that users see, and the inner one."""
+
+    device: Link
+    inner: Link
+
+
+@dataclass(frozen=True)
 class Host:
     """Facts about one network namespace."""
 
@@ -57,25 +65,28 @@ class Host:
         link = self.link_of(ifindex)
         return link.name if link else str(ifindex)
 
-    def is_tunnel_device(self, name: str) -> bool:
-        """Is this device one that we made: a veth whose other end bears our name and group?"""
-        link, inner = self.links.get(name), self.links.get(inner_name(name))
-        return (
-            link is not None
-            and inner is not None
-            and link.kind == "veth"
-            and inner.group == DEVICE_GROUP
-            and inner.peer_index == link.index
-        )
+    @cached_property
+    def tunnel_pairs(self) -> dict[str, TunnelPair]:
+        """The veth pairs that we made, by tunnel, whatever their user's ends are called now."""
+        by_index = {link.index: link for link in self.links.values()}
+        found = {}
+        for inner in self.links.values():
+            device = by_index.get(inner.peer_index or 0)
+            if inner.kind == "veth" and inner.group == DEVICE_GROUP and device is not None:
+                # Without an alias it was never finished, and so never renamed.
+                name = inner.alias.removeprefix(ALIAS) if inner.alias else device.name
+                found[name] = TunnelPair(device, inner)
+        return found
 
-    def tunnel_devices(self) -> list[Link]:
-        """All devices that we made (their user's ends)."""
-        return [link for name, link in self.links.items() if self.is_tunnel_device(name)]
+    def is_tunnel_device(self, name: str) -> bool:
+        """Is this device the user's end of a pair that we made for a tunnel of this name?"""
+        pair = self.tunnel_pairs.get(name)
+        return pair is not None and pair.device.name == name
 
     def is_ours(self, name: str) -> bool:
         """Is this either end of a tunnel's device?"""
-        return self.is_tunnel_device(name) or (
-            name.startswith(RESERVED_PREFIX) and self.links[name].group == DEVICE_GROUP
+        return any(
+            name in (pair.device.name, pair.inner.name) for pair in self.tunnel_pairs.values()
         )
 
 

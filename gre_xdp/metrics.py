@@ -25,6 +25,7 @@ class AgentState:
 
     last_reload_successful: bool = False
     last_reload_success_timestamp_s: float = 0.0
+    reconcile_successful: bool = False
     drift_changes: int = 0
 
 
@@ -122,12 +123,12 @@ def _interfaces(found: Snapshot) -> Iterator[Metric]:
     )
     failures = CounterMetricFamily(
         "gre_xdp_redirect_failures_total",
-        "Frames that the interface's driver could not send (its tx_dropped), those of XDP included",
+        "Frames lost at the interface (its tx_dropped; of a veth rx_dropped, too), XDP's included",
         labels=["interface"],
     )
     for interface in found.interfaces:
         info.add_metric([interface.name, interface.mode, interface.driver], 1)
-        failures.add_metric([interface.name], interface.tx_dropped)
+        failures.add_metric([interface.name], interface.redirect_failures)
     yield from (info, failures)
 
 
@@ -150,6 +151,11 @@ def _agent(agent: AgentState) -> Iterator[Metric]:
         "gre_xdp_config_last_reload_success_timestamp_seconds",
         "When a configuration was last read and applied",
         value=agent.last_reload_success_timestamp_s,
+    )
+    yield GaugeMetricFamily(
+        "gre_xdp_reconcile_successful",
+        "1 if the last look at the kernel could be acted on",
+        value=agent.reconcile_successful,
     )
     yield GaugeMetricFamily(
         "gre_xdp_drift_changes",
@@ -182,6 +188,7 @@ METRIC_NAMES: tuple[str, ...] = (
     "gre_xdp_map_max_entries",
     "gre_xdp_config_last_reload_successful",
     "gre_xdp_config_last_reload_success_timestamp_seconds",
+    "gre_xdp_reconcile_successful",
     "gre_xdp_drift_changes",
     "gre_xdp_build_info",
     "gre_xdp_scrape_errors_total",

@@ -50,20 +50,21 @@ def observe(
         resources += _data_plane(data_path, digest)
         resources += _attachments(data_path, host)
         resources += tunnel_entries(data_path, host.links).values()
-    ours = {link.index: link for link in host.tunnel_devices()}
-    for link in ours.values():
-        inner = host.links[inner_name(link.name)]
-        resources.append(TunnelDevice(link.name, link.mtu, is_ready(link, inner)))
+    pairs = host.tunnel_pairs
+    ours = {pair.device.index: tunnel for tunnel, pair in pairs.items()}
+    for tunnel, pair in pairs.items():
+        ready = pair.device.name == tunnel and is_ready(pair.device, pair.inner)
+        resources.append(TunnelDevice(tunnel, pair.device.mtu, ready))
     for found in list_addresses(netlink):
         if found.is_ours and found.ifindex in ours:
-            resources.append(TunnelAddress(ours[found.ifindex].name, found.address))
+            resources.append(TunnelAddress(ours[found.ifindex], found.address))
     for neighbour in host.neighbours:
         link_of = host.link_of(neighbour.ifindex)
         if neighbour.is_kept and link_of is not None:
             resources.append(NextHop(link_of.name, neighbour.address))
     for route in host.routes:
         if route.is_ours and route.ifindex in ours:
-            resources.append(TunnelRoute(route.destination, ours[route.ifindex].name))
+            resources.append(TunnelRoute(route.destination, ours[route.ifindex]))
     return state(resources)
 
 

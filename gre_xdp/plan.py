@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from gre_xdp.resources import CREATION_ORDER, Resource, State, Sysctl
+from gre_xdp.resources import CREATION_ORDER, Key, Resource, Sysctl
 
 Action = Literal["create", "update", "delete"]
 
@@ -46,6 +47,8 @@ class Step:
         """The change itself."""
         if isinstance(self.old, Sysctl) and isinstance(self.new, Sysctl):
             return f"{self.old.value} -> {self.new.value}"
+        if isinstance(self.old, Sysctl) and self.new is None:
+            return f"{self.old.value} -> what it was before"
         if self.action == "update":
             return f"{self.old} -> {self.new}"
         return str(self.subject)
@@ -55,7 +58,7 @@ class Step:
         return {"action": self.action, "object": self.object, "detail": self.detail}
 
 
-def plan(desired: State, observed: State) -> list[Step]:
+def plan(desired: Mapping[Key, Resource], observed: Mapping[Key, Resource]) -> list[Step]:
     """Steps from ``observed`` to ``desired``; empty when there is nothing to do.
 
     First what is new or different, in creation order, then what is no longer wanted, in reverse:

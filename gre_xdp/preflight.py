@@ -90,10 +90,8 @@ def _prefixes(tunnel: Tunnel) -> Iterator[Network]:
 
 
 def _refuse_device(tunnel: Tunnel, host: Host) -> None:
-    if host.is_tunnel_device(tunnel.name):
-        return
     for name in (tunnel.name, inner_name(tunnel.name)):
-        if name in host.links:
+        if name in host.links and not host.is_ours(name):
             kind = host.links[name].kind or "physical"
             raise errors.ForeignError(
                 f"a device named {name} exists already ({kind}) and is not ours",

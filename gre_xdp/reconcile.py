@@ -11,9 +11,8 @@ import os
 import time
 from collections.abc import Iterator
 
-from gre_xdp import errors, memory, pins
+from gre_xdp import desired, errors, memory, pins
 from gre_xdp.datapath import DataPath, source_digest
-from gre_xdp.desired import desire
 from gre_xdp.host import Host, read_host
 from gre_xdp.model import Config
 from gre_xdp.netlink import Netlink, NetlinkError, namespaces
@@ -23,9 +22,12 @@ from gre_xdp.netlink.neighbours import list_neighbours
 from gre_xdp.netlink.routes import Address
 from gre_xdp.observed import add_current_sysctls, observe, tunnel_entries
 from gre_xdp.plan import Step, plan
-from gre_xdp.resources import NextHop, Resource, State
+from gre_xdp.resources import NextHop, State
 from gre_xdp.steps import Kernel, execute
 
+# A step may take something else with it (a device that goes down takes routes along): what is
+# missing after the first pass is brought back by the second, and missing then is drift.
+_PASSES = 2
 _SETTLE_S = 1.0
 _SETTLE_POLL_S = 0.01
 
@@ -36,26 +38,45 @@ def diff(config: Config) -> list[Step]:
         return _plan(kernel, config)
 
 
-def apply(config: Config, only: tuple[type[Resource], ...] = ()) -> list[Step]:
+def apply(config: Config) -> list[Step]:
     """Make the kernel match; returns the steps that it took (none when it matched already).
-
-    With ``only``, nothing but these kinds of resources is touched.
 
     Either all of them took effect or none: raises ``ApplyError`` or another ``GreXdpError`` after
     undoing, ``DriftError`` when the kernel does not hold what it was given.
     """
     with _lock(), _open_kernel() as kernel:
-        steps = _plan(kernel, config, only)
-        _execute_all(kernel, steps)
-        try:
-            _verify(_plan(kernel, config, only))
-        except errors.GreXdpError:
-            _undo(kernel, steps)
-            raise
+        _refuse_nothing(kernel, config)
+        with _undoing(kernel) as done:
+            for _ in range(_PASSES):
+                steps = _plan(kernel, config)
+                _execute_all(kernel, steps, done)
+                if not steps:
+                    break
+            else:
+                _verify(_plan(kernel, config))
         if kernel.data_path is not None:
             kernel.data_path.prune_programs(source_digest())
-        _settle(kernel, steps)
-        return steps
+        _settle(kernel, done)
+        return done
+
+
+def keep_next_hops(config: Config) -> list[Step]:
+    """Keep the outer next hops resolved, and touch nothing else; returns the steps it took."""
+    with _lock(), _open_kernel() as kernel:
+        observed, host = _observe(kernel, [tunnel.remote for tunnel in config.tunnels])
+        kept = {key: found for key, found in observed.items() if isinstance(found, NextHop)}
+        with _undoing(kernel) as done:
+            _execute_all(kernel, plan(desired.next_hops(config, host), kept), done)
+        return done
+
+
+def _refuse_nothing(kernel: Kernel, config: Config) -> None:
+    """An empty file is more often an accident than a wish to remove everything."""
+    if kernel.tunnels and not config.tunnels and not config.interfaces:
+        raise errors.ConfigError(
+            f"the file configures nothing, and {len(kernel.tunnels)} tunnels run",
+            remedy="gre-xdp down removes them; if that is not what you want, restore the file",
+        )
 
 
 def _verify(remaining: list[Step]) -> None:
@@ -71,12 +92,12 @@ def down() -> list[Step]:
     """Remove everything that we made in this namespace, and nothing else."""
     with _lock(), _open_kernel() as kernel:
         observed, _ = _observe(kernel, [])
-        steps = plan({}, observed)
-        _execute_all(kernel, steps)
+        with _undoing(kernel) as done:
+            _execute_all(kernel, plan({}, observed), done)
         kernel.pins.remove()
         if memory.was_bpffs_mounted_by_us() and pins.unmount_bpffs_if_empty():
             memory.forget_bpffs_mounted()
-        return steps
+        return done
 
 
 def bypassed_chains() -> list[ForwardChain]:
@@ -92,11 +113,11 @@ def next_hops() -> frozenset[Address]:
         )
 
 
-def _plan(kernel: Kernel, config: Config, only: tuple[type[Resource], ...] = ()) -> list[Step]:
+def _plan(kernel: Kernel, config: Config) -> list[Step]:
     observed, host = _observe(kernel, [tunnel.remote for tunnel in config.tunnels])
-    desired = desire(config, host, kernel.memory, source_digest())
-    add_current_sysctls(observed, desired)
-    return [step for step in plan(desired, observed) if not only or isinstance(step.subject, only)]
+    wanted = desired.desire(config, host, kernel.memory, source_digest())
+    add_current_sysctls(observed, wanted)
+    return plan(wanted, observed)
 
 
 def _observe(kernel: Kernel, remotes: list[Address]) -> tuple[State, Host]:
@@ -107,33 +128,32 @@ def _observe(kernel: Kernel, remotes: list[Address]) -> tuple[State, Host]:
     ), host
 
 
-def _execute_all(kernel: Kernel, steps: list[Step]) -> None:
+@contextlib.contextmanager
+def _undoing(kernel: Kernel) -> Iterator[list[Step]]:
+    """Undo the steps that the block has put into the list, when it fails or is interrupted."""
     done: list[Step] = []
+    try:
+        yield done
+    except BaseException:
+        # Best effort, last step first: what cannot be undone shows in the next plan.
+        for step in reversed(done):
+            with contextlib.suppress(OSError, NetlinkError, errors.GreXdpError):
+                execute(kernel, step.inverse)
+        raise
+
+
+def _execute_all(kernel: Kernel, steps: list[Step], done: list[Step]) -> None:
+    """Carry out steps, each noted as done before it begins: half done is to be undone, too."""
     for step in steps:
         done.append(step)
         try:
             execute(kernel, step)
-        except errors.GreXdpError:
-            _undo(kernel, done)
-            raise
         except (OSError, NetlinkError) as error:
-            _undo(kernel, done)
             raise errors.ApplyError(
                 f"{step.action} {step.object} failed: {_words(error)}; everything is as before",
                 remedy="run it as root on Linux 6.1 or newer; gre-xdp diff shows the whole plan",
                 where=step.object,
             ) from error
-        except BaseException:
-            # Ctrl-C is no reason to leave half a configuration behind.
-            _undo(kernel, done)
-            raise
-
-
-def _undo(kernel: Kernel, done: list[Step]) -> None:
-    """Best effort, last step first: what cannot be undone shows in the next plan."""
-    for step in reversed(done):
-        with contextlib.suppress(OSError, NetlinkError, errors.GreXdpError):
-            execute(kernel, step.inverse)
 
 
 def _words(error: OSError | NetlinkError) -> str:
@@ -160,7 +180,7 @@ def _settle(kernel: Kernel, steps: list[Step]) -> None:
 @contextlib.contextmanager
 def _open_kernel() -> Iterator[Kernel]:
     """Everything that steps and observation work on, in the current network namespace."""
-    _require_root()
+    require_root()
     pins.require_shared_mounts()
     cookie = namespaces.cookie()
     place = pins.Pins.of_namespace(cookie)
@@ -180,7 +200,8 @@ def _open_kernel() -> Iterator[Kernel]:
                 kernel.data_path.close()
 
 
-def _require_root() -> None:
+def require_root() -> None:
+    """Raise ``PrivilegeError`` for an ordinary user."""
     if os.geteuid() != 0:
         raise errors.PrivilegeError(
             "this needs root: it reads and changes pinned BPF maps and network devices",
@@ -191,7 +212,7 @@ def _require_root() -> None:
 @contextlib.contextmanager
 def _lock() -> Iterator[None]:
     """One writer at a time in a network namespace; others wait."""
-    _require_root()
+    require_root()
     path = memory.RUN_DIRECTORY / f"{namespaces.cookie()}.lock"
     while True:
         memory.make_directory()

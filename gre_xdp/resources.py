@@ -225,12 +225,12 @@ Resource = (
     | TunnelRoute
 )
 
-# Creation order: a next hop takes a moment to answer, so it is asked early; a route attracts
-# traffic, so it comes when everything behind it works.
+# Creation order. What may fail or take long comes before the host changes its behaviour; a next hop
+# takes a moment to answer, so it is asked early; a route attracts traffic, so it comes last.
 CREATION_ORDER: tuple[type[Resource], ...] = (
-    Sysctl,
     DataPlane,
     Policy,
+    Sysctl,
     NextHop,
     TunnelDevice,
     TunnelEntry,

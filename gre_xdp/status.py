@@ -24,6 +24,7 @@ from gre_xdp.resources import TunnelEntry
 UP = "up"
 NO_NEIGHBOUR = "no_neighbour"
 NO_ROUTE = "no_route"
+NO_LOCAL = "no_local"
 DOWN = "down"
 PENDING = "pending"
 
@@ -81,7 +82,7 @@ class InterfaceStatus:
     program_id: int
     link_pinned: bool
     driver: str
-    tx_dropped: int
+    redirect_failures: int
 
     def as_dict(self) -> dict[str, object]:
         """The shape that ``show interfaces --json`` prints."""
@@ -91,6 +92,8 @@ class InterfaceStatus:
             "mode": self.mode,
             "program_id": self.program_id,
             "link_pinned": self.link_pinned,
+            "driver": self.driver,
+            "redirect_failures": self.redirect_failures,
         }
 
 
@@ -108,6 +111,7 @@ class ReasonCount:
             "reason": self.reason.name,
             "count": self.count,
             "meaning": self.reason.meaning,
+            "remedy": self.reason.remedy,
         }
 
 
@@ -207,13 +211,21 @@ def _interfaces(data_path: DataPath, links: dict[int, Link]) -> list[InterfaceSt
             program_id=link.program_id,
             link_pinned=True,
             driver=links[link.ifindex].kind or "physical",
-            tx_dropped=links[link.ifindex].tx_dropped,
+            redirect_failures=_redirect_failures(links[link.ifindex]),
         )
         for link in data_path.links()
         if link.ifindex in links
         and link.program_id in programs
         and programs[link.program_id][0] == "port"
     ]
+
+
+def _redirect_failures(link: Link) -> int:
+    """Frames that XDP redirected and that were lost, as far as device statistics tell.
+
+    Drivers count them where they are to be sent; a veth that refuses them, where they came in.
+    """
+    return link.tx_dropped + (link.rx_dropped if link.kind == "veth" else 0)
 
 
 def _tunnel(
@@ -253,15 +265,15 @@ def _state(
 ) -> str:
     if device is None or not entry.is_bound:
         return PENDING
-    if not device.is_up:
-        return DOWN
+    here = routes.path_to(netlink, entry.local)
     path = routes.path_to(netlink, entry.remote)
-    if path is None or path.ifindex not in ports:
-        return NO_ROUTE
-    egress = next(link for link in links.values() if link.index == path.ifindex)
-    if not egress.is_up:
-        return DOWN
-    neighbour = neighbours.get((path.ifindex, path.next_hop))
-    if not egress.is_noarp and not (neighbour and neighbour.is_resolved):
-        return NO_NEIGHBOUR
-    return UP
+    egress = next((link for link in links.values() if path and link.index == path.ifindex), None)
+    neighbour = neighbours.get((path.ifindex, path.next_hop)) if path else None
+    wrong = {
+        DOWN: not device.is_up or (egress is not None and not egress.is_up),
+        NO_LOCAL: here is None or not here.is_local,
+        NO_ROUTE: egress is None or egress.index not in ports,
+        NO_NEIGHBOUR: not (egress and egress.is_noarp)
+        and not (neighbour and neighbour.is_resolved),
+    }
+    return next((state for state, is_so in wrong.items() if is_so), UP)

@@ -107,7 +107,9 @@ def _delete(kernel: Kernel, old: Resource) -> None:
         case Policy():
             pass  # it goes with the maps
         case TunnelDevice():
-            _delete_at(kernel, old.name, lambda index: links.delete(kernel.netlink, index))
+            # By the inner end: somebody may have renamed the other.
+            inner = inner_name(old.name)
+            _delete_at(kernel, inner, lambda index: links.delete(kernel.netlink, index))
         case TunnelEntry():
             _delete_tunnel(kernel, old)
         case Attachment():
@@ -164,6 +166,8 @@ def _put_sysctl(kernel: Kernel, new: Sysctl) -> None:
         return
     kernel.memory.remember(new.path, current)
     sysctl.write(new.path, new.value)
+    if kernel.memory.sysctls[new.path] == new.value:
+        kernel.memory.forget(new.path)
 
 
 def _restore_sysctl(kernel: Kernel, old: Sysctl) -> None:
@@ -201,10 +205,15 @@ def _delete_data_plane(kernel: Kernel) -> None:
 
 
 def _put_device(kernel: Kernel, new: TunnelDevice) -> None:
-    inner = inner_name(new.name)
-    if not kernel.netlink.link_lookup(ifname=new.name):
-        links.add_veth(kernel.netlink, new.name, inner, new.mtu)
-    make_ready(kernel.netlink, kernel.link(new.name), kernel.link(inner), new.mtu)
+    name = inner_name(new.name)
+    if not kernel.netlink.link_lookup(ifname=name):
+        links.add_veth(kernel.netlink, new.name, name, new.mtu)
+    inner = kernel.link(name)
+    device = links.get_link(kernel.netlink, inner.peer_index or 0)
+    if device.name != new.name:
+        links.rename(kernel.netlink, device.index, new.name)
+        device = kernel.link(new.name)
+    make_ready(kernel.netlink, device, inner, new.mtu)
 
 
 # --- attachments --------------------------------------------------------------------------------

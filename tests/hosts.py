@@ -39,7 +39,9 @@ def link(name: str, index: int, **changes: Any) -> Link:
         peer_index=None,
         xdp_mode=None,
         xdp_program_id=None,
+        rx_dropped=0,
         tx_dropped=0,
+        alias="",
     )
     return replace(usual, **changes)
 

@@ -22,6 +22,7 @@ from gre_xdp_cli.options import (
     pass_options,
     shared,
 )
+from gre_xdp_cli.signals import terminable
 
 if TYPE_CHECKING:
     from gre_xdp.netlink.firewall import ForwardChain
@@ -116,12 +117,18 @@ def apply(options: Options, file: Path | None) -> None:
     """Make the kernel match the configuration file.
 
     Changes what gre-xdp diff shows and nothing else, then reads the kernel back. If a step fails,
-    the steps before it are undone. Applying the same file again does nothing.
+    the steps before it are undone. Applying the same file again does nothing. An agent that keeps
+    this namespace is told to read its file again; a file other than the agent's is refused.
     """
-    from gre_xdp import config, reconcile
+    from gre_xdp import agent_lock, config, reconcile
 
-    wanted = config.load(file or options.config)
-    steps = reconcile.apply(wanted)
+    path = file or options.config
+    wanted = config.load(path)
+    agent = agent_lock.require_agreement(path)
+    with terminable():
+        steps = reconcile.apply(wanted)
+    if agent is not None:
+        agent_lock.reload(agent)
     bypassed = reconcile.bypassed_chains() if wanted.bypass_firewall else []
     if options.json:
         output.print_json(
@@ -161,9 +168,10 @@ def down(options: Options, yes: bool) -> None:
     """Remove everything that gre-xdp made, and nothing else.
 
     Tunnels, their routes and addresses, programs and pins go; settings get their former values
-    back. Asks first on a terminal; without one, as in a script, it does not.
+    back; an agent that runs here is stopped first. Asks first on a terminal; without one, as in a
+    script, it does not.
     """
-    from gre_xdp import reconcile
+    from gre_xdp import agent_lock, reconcile
 
     if sys.stdin.isatty() and not yes:
         where = f"network namespace {options.netns}" if options.netns else "this network namespace"
@@ -171,7 +179,11 @@ def down(options: Options, yes: bool) -> None:
         if not click.confirm(question, err=True):
             output.note("nothing was removed")
             raise click.exceptions.Exit(1)
-    steps = reconcile.down()
+    stopped = agent_lock.stop()
+    if stopped is not None:
+        output.note(f"stopped the agent (pid {stopped.pid})")
+    with terminable():
+        steps = reconcile.down()
     if options.json:
         output.print_json({"changes": [step.as_dict() for step in steps]})
     elif steps:

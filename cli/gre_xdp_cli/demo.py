@@ -22,6 +22,7 @@ from gre_xdp.errors import LabError
 from gre_xdp_cli import lab as lab_commands
 from gre_xdp_cli import output
 from gre_xdp_cli.options import Command, Options, pass_options, shared
+from gre_xdp_cli.signals import terminable
 
 if TYPE_CHECKING:
     from gre_xdp.lab.lab import Lab
@@ -67,7 +68,7 @@ def demo(options: Options, seconds: int) -> None:
     """Build the lab, send ping and TCP through the tunnel, show the counters, and clean up."""
     lab_commands.require_root()
     seen = Seen()
-    with _terminable(), _lab(quiet=options.json) as network:
+    with terminable(), _lab(quiet=options.json) as network:
         if not options.json:
             output.say("\n" + lab_commands.picture(network) + "\n")
         for address in ("10.2.0.2", "2001:db8:b::2"):
@@ -99,24 +100,6 @@ def demo(options: Options, seconds: int) -> None:
         f"({seen.retransmits} TCP retransmits on the way).\n"
         "Everything is removed again. To look around yourself: gre-xdp lab up"
     )
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Clean up after SIGTERM as after Ctrl-C."""
-    me = os.getpid()
-
-    def interrupt(*_: object) -> None:
-        # pyroute2 forks helpers that inherit this; ending one must not run our clean-up in it.
-        if os.getpid() != me:
-            os._exit(128 + signal.SIGTERM)
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import click
 from gre_xdp.errors import LabError, PrivilegeError
 from gre_xdp_cli import output
 from gre_xdp_cli.options import Command, Group, Options, pass_options, shared
+from gre_xdp_cli.signals import terminable
 
 if TYPE_CHECKING:
     from gre_xdp.lab.lab import Kernel, Lab, Peer
@@ -85,9 +86,14 @@ _name_option = click.option(
 @pass_options
 def up(options: Options, peer: str, kernel: str, name: str) -> None:
     """Build the lab, apply gre-xdp in it, and print a map of it."""
+    require_root()
+    with terminable():
+        _up(options, peer, kernel, name)
+
+
+def _up(options: Options, peer: str, kernel: str, name: str) -> None:
     from gre_xdp.lab.lab import STATE_DIRECTORY, Lab
 
-    require_root()
     network = Lab.up(name, peer=cast("Peer", peer), kernel=cast("Kernel", kernel))
     configs: dict[str, Path] = {}
     sides: tuple[Literal["a", "b"], ...] = ("a", "b") if peer == "gre-xdp" else ("a",)

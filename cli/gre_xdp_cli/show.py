@@ -139,7 +139,7 @@ def interfaces(options: Options) -> None:
     if options.statistics:
         columns += [">TX DROPPED"]
         for row, interface in zip(rows, found, strict=True):
-            row.append(interface.tx_dropped)
+            row.append(interface.redirect_failures)
     output.print_table(columns, rows)
 
 

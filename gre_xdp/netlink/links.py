@@ -27,7 +27,9 @@ class Link:
     peer_index: int | None
     xdp_mode: str | None
     xdp_program_id: int | None
+    rx_dropped: int
     tx_dropped: int
+    alias: str
 
 
 def list_links(netlink: Netlink) -> dict[str, Link]:
@@ -46,6 +48,7 @@ def _link(message: Any) -> Link:
     info = message.get_attr("IFLA_LINKINFO")
     xdp = message.get_attr("IFLA_XDP")
     mode = _xdp_mode(xdp.get_attr("IFLA_XDP_ATTACHED")) if xdp else None
+    statistics = message.get_attr("IFLA_STATS64") or {}
     return Link(
         name=message.get_attr("IFLA_IFNAME"),
         index=message["index"],
@@ -58,7 +61,9 @@ def _link(message: Any) -> Link:
         peer_index=message.get_attr("IFLA_LINK"),
         xdp_mode=mode,
         xdp_program_id=xdp.get_attr("IFLA_XDP_PROG_ID") if mode else None,
-        tx_dropped=(message.get_attr("IFLA_STATS64") or {}).get("tx_dropped", 0),
+        rx_dropped=statistics.get("rx_dropped", 0),
+        tx_dropped=statistics.get("tx_dropped", 0),
+        alias=message.get_attr("IFLA_IFALIAS") or "",
     )
 
 
@@ -92,6 +97,12 @@ def set_mtu(netlink: Netlink, index: int, mtu: int) -> None:
 def set_up(netlink: Netlink, index: int) -> None:
     """Bring a device up."""
     netlink.link("set", index=index, state="up")
+
+
+def rename(netlink: Netlink, index: int, name: str) -> None:
+    """Give a device its name back; before Linux 6.2 only a device that is down takes one."""
+    netlink.link("set", index=index, state="down")
+    netlink.link("set", index=index, ifname=name)
 
 
 def set_alias(netlink: Netlink, index: int, text: str) -> None:

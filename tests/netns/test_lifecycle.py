@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from gre_xdp import memory, pins
+from gre_xdp import errors, memory, pins
 from gre_xdp.netlink import namespaces
 from netns_helpers import Gateway, Sites, config_for, ping, wait_until
 
@@ -47,13 +47,13 @@ def fingerprint(gateway: Gateway) -> dict[str, object]:
             ["ip", "rule"],
         )
     }
-    bpffs = sorted(str(path) for path in pins.BPFFS.rglob("*") if "gre-xdp" in str(path))
+    cookie = str(gateway.call(namespaces.cookie))
     return {
         **texts,
         **gateway.call(sysctls),
-        "bpffs": bpffs,
+        "bpffs": sorted(map(str, pins.BPFFS.glob(f"gre-xdp/*/{cookie}"))),
         "mounted": pins.is_bpffs_mounted(),
-        "run": sorted(map(str, memory.RUN_DIRECTORY.glob("*"))),
+        "run": sorted(map(str, memory.RUN_DIRECTORY.glob(f"{cookie}.*"))),
     }
 
 
@@ -269,3 +269,92 @@ def test_five_thousand_destinations_do_not_evict_the_next_hop(bare_sites: Sites)
     assert len([e for e in ours if e["dst"].startswith("2001:db8:b::")]) == 0
     assert ping(gateway.namespace, "10.2.0.2") == 3
     assert ping(bare_sites.site_a, "10.2.0.2") == 3
+
+
+def test_a_renamed_device_gets_its_name_back(bare_sites: Sites) -> None:
+    """Apply repairs it, with the tunnel's traffic; down removes it under whatever name."""
+    before = fingerprint(bare_sites.gw_a)
+    gateway = bare_sites.gw_a
+    gateway.apply(config_for("a"))
+    bare_sites.gw_b.apply(config_for("b"))
+    gateway.run(["ip", "link", "set", "fra1", "name", "foo1"])
+    assert gateway.apply(config_for("a"))[0].object == "device fra1"
+    assert wait_until(lambda: ping(bare_sites.site_a, "10.2.0.2", count=1) == 1)
+    gateway.run(["ip", "link", "set", "fra1", "name", "foo1"])
+    bare_sites.gw_b.down()
+    gateway.down()
+    assert fingerprint(gateway) == before
+
+
+def test_an_empty_file_removes_nothing(bare_sites: Sites) -> None:
+    """A file that configures nothing is refused while tunnels run: that is what down is for."""
+    bare_sites.gw_a.apply(config_for("a"))
+    with pytest.raises(errors.ConfigError, match="configures nothing") as refusal:
+        bare_sites.gw_a.apply("")
+    assert "gre-xdp down" in refusal.value.remedy
+    assert bare_sites.gw_a.diff(config_for("a")) == []
+
+
+def test_what_the_agent_cannot_repair_stops_nothing_else(bare_sites: Sites, tmp_path: Path) -> None:
+    """With an interface gone, next hops are still kept, and metrics and readiness say so."""
+    toml = config_for("a").replace('exporter = ""', 'exporter = "127.0.0.1:9747"')
+    gateway = bare_sites.gw_a
+    bare_sites.gw_b.apply(config_for("b"))
+    with agent(gateway, tmp_path, toml):
+        assert _metric(gateway, "reconcile_successful") == 1
+        gateway.run(["ip", "link", "set", "eth1", "name", "lan9"])
+        assert wait_until(lambda: _metric(gateway, "reconcile_successful") == 0)
+        gateway.run(["ip", "neigh", "flush", "dev", "eth0"])
+        assert wait_until(lambda: ping(gateway.namespace, "169.254.10.2", count=1) == 1)
+        gateway.run(["ip", "link", "set", "lan9", "name", "eth1"])
+        assert wait_until(lambda: _metric(gateway, "reconcile_successful") == 1)
+    assert "there is no interface eth1" in (tmp_path / "agent.log").read_text()
+
+
+def test_nobody_works_against_a_running_agent(bare_sites: Sites, tmp_path: Path) -> None:
+    """A second agent and another file are refused, the same file is reloaded, down stops it."""
+    gateway = bare_sites.gw_a
+    other = tmp_path / "other.toml"
+    other.write_text(config_for("a", key="key = 9"))
+
+    def cli(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*CLI, "--netns", gateway.namespace.name, *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    with agent(gateway, tmp_path, config_for("a")) as process:
+        for arguments in (["apply", str(other)], ["agent", str(other)]):
+            refused = cli(*arguments)
+            assert refused.returncode == 1
+            assert f"pid {process.pid}" in refused.stderr
+        (tmp_path / "config.toml").write_text(config_for("a", key="key = 5"))
+        assert cli("apply", str(tmp_path / "config.toml")).returncode == 0
+        assert gateway.tunnel().ikey == 5
+        done = cli("down", "--yes")
+        assert done.returncode == 0
+        assert f"stopped the agent (pid {process.pid})" in done.stderr
+        assert process.wait(10) == 0
+    assert "fra1" not in gateway.run(["ip", "link"]).stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_apply_that_is_told_to_end_undoes_its_steps(
+    bare_sites: Sites, tmp_path: Path, number: signal.Signals
+) -> None:
+    """Ctrl-C, a stop and a lost terminal in the middle of apply leave the host as it was."""
+    gateway = bare_sites.gw_a
+    before = fingerprint(gateway)
+    path = tmp_path / "config.toml"
+    path.write_text(config_for("a"))
+    process = subprocess.Popen([*CLI, "--netns", gateway.namespace.name, "apply", str(path)])
+    # The device is made in the middle: settings and programs before it, routes after it.
+    assert wait_until(lambda: "fra1" in gateway.run(["ip", "link"]).stdout, 20)
+    process.send_signal(number)
+    if process.wait(20) != 0:
+        assert fingerprint(gateway) == before
+    assert gateway.apply(config_for("a")) is not None
+    assert gateway.diff(config_for("a")) == []

@@ -11,6 +11,7 @@ import pytest
 
 from gre_xdp import errors
 from gre_xdp.desired import desire
+from gre_xdp.device_settings import ALIAS
 from gre_xdp.host import Host
 from gre_xdp.memory import Memory
 from gre_xdp.model import Config
@@ -741,7 +742,17 @@ def test_a_device_is_ours_only_with_all_its_marks(changes: dict[str, Any]) -> No
 
 
 def test_a_device_of_ours_is_both_of_its_ends() -> None:
-    """The user's end is listed, the inner end only known."""
+    """A pair is found by its inner end's group, and both ends are known as ours."""
     found = with_pair()
-    assert [device.name for device in found.tunnel_devices()] == ["fra1"]
+    assert [pair.device.name for pair in found.tunnel_pairs.values()] == ["fra1"]
     assert {name for name in found.links if found.is_ours(name)} == {"fra1", "gx-fra1"}
+
+
+def test_a_device_that_was_renamed_is_still_ours() -> None:
+    """The inner end says whose it is, whatever the other end is called now."""
+    device, inner = tunnel_pair("fra1", 10).values()
+    found = host(replace(device, name="foo1"), replace(inner, alias=f"{ALIAS}fra1"))
+    assert list(found.tunnel_pairs) == ["fra1"]
+    assert found.is_ours("foo1")
+    assert not found.is_tunnel_device("fra1")
+    assert TunnelDevice("fra1", 1476) in desired(config(tunnel("fra1")), found)

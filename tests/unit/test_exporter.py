@@ -45,7 +45,7 @@ def tunnel(name: str, okey: int | None, state: str) -> TunnelStatus:
     )
 
 
-def interface(name: str, mode: str, tx_dropped: int) -> InterfaceStatus:
+def interface(name: str, mode: str, redirect_failures: int) -> InterfaceStatus:
     return InterfaceStatus(
         name=name,
         ifindex=2,
@@ -53,7 +53,7 @@ def interface(name: str, mode: str, tx_dropped: int) -> InterfaceStatus:
         program_id=17,
         link_pinned=True,
         driver="veth",
-        tx_dropped=tx_dropped,
+        redirect_failures=redirect_failures,
     )
 
 
@@ -332,6 +332,7 @@ LABELS = {
     "gre_xdp_map_max_entries": {"map"},
     "gre_xdp_config_last_reload_successful": set(),
     "gre_xdp_config_last_reload_success_timestamp_seconds": set(),
+    "gre_xdp_reconcile_successful": set(),
     "gre_xdp_drift_changes": set(),
     "gre_xdp_build_info": {"version", "bcc", "kernel"},
     "gre_xdp_scrape_duration_seconds": set(),
@@ -340,7 +341,7 @@ LABELS = {
 AGENT = AgentState(
     last_reload_successful=True, last_reload_success_timestamp_s=1700000000.0, drift_changes=2
 )
-AGENT_ONLY = {name for name in LABELS if "_config_" in name or "_drift_" in name}
+AGENT_ONLY = {n for n in LABELS if any(w in n for w in ("_config_", "_drift_", "_reconcile_"))}
 
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 

@@ -41,9 +41,9 @@ def entry(name: str = "fra1", **changes: object) -> TunnelEntry:
 
 
 # One of each kind, in creation order.
-SYSCTL = Sysctl("ipv4/conf/eth0/forwarding", "1")
 PROGRAMS = DataPlane("aaa")
 POLICY = Policy("drop")
+SYSCTL = Sysctl("ipv4/conf/eth0/forwarding", "1")
 NEIGHBOUR = NextHop("eth0", ip_address("192.0.2.254"))
 DEVICE = TunnelDevice("fra1", 1476)
 TUNNEL = entry()
@@ -51,9 +51,9 @@ PORT = Attachment("eth0", "port", "native", "aaa", "02:00:00:00:00:01")
 ADDRESS = TunnelAddress("fra1", ip_interface("169.254.10.1/30"))
 ROUTE = TunnelRoute(ip_network("10.20.0.0/16"), "fra1")
 ALL: list[Resource] = [
-    SYSCTL,
     PROGRAMS,
     POLICY,
+    SYSCTL,
     NEIGHBOUR,
     DEVICE,
     TUNNEL,
@@ -84,9 +84,9 @@ PLANS: dict[str, tuple[list[Resource], list[Resource], list[str]]] = {
         [],
         ALL,
         [
-            "create sysctl ipv4/conf/eth0/forwarding",
             "create programs",
             "create policy",
+            "create sysctl ipv4/conf/eth0/forwarding",
             "create neighbour eth0 192.0.2.254",
             "create device fra1",
             "create tunnel fra1",
@@ -105,9 +105,9 @@ PLANS: dict[str, tuple[list[Resource], list[Resource], list[str]]] = {
             "delete tunnel fra1",
             "delete device fra1",
             "delete neighbour eth0 192.0.2.254",
+            "delete sysctl ipv4/conf/eth0/forwarding",
             "delete policy",
             "delete programs",
-            "delete sysctl ipv4/conf/eth0/forwarding",
         ],
     ),
     "one tunnel->two": (
