@@ -24,37 +24,20 @@ static __always_inline int refuse_unmatched(__be32 local, __be32 remote)
 	return drop(is_pair ? DROP_KEY_MISMATCH : DROP_UNKNOWN_TUNNEL);
 }
 
-/* A delivery fragment holds no whole GRE packet, and reassembly is not XDP's to do. */
-static __always_inline int refuse_fragment(__be32 local, __be32 remote)
+/* From a known remote a broken packet has its reason; from a stranger it is just a stranger's. */
+static __always_inline int refuse_broken(__be32 local, __be32 remote, __u32 reason)
 {
 	if (lookup_endpoint4(local, remote, 0, ENDPOINT_PAIR))
-		return drop(DROP_OUTER_FRAGMENT);
+		return drop(reason);
 	return refuse_unmatched(local, remote);
-}
-
-/* The header ends before its flags say so, or the frame does. */
-static __always_inline int refuse_truncated(__be32 local)
-{
-	return is_local4(local) ? drop(DROP_GRE_TRUNCATED) : pass_unrelated();
 }
 
 /* RFC 2784 section 2.3.1: only version 0 is ours; version 1 is PPTP's (RFC 2637). */
-static __always_inline int refuse_version(__be32 local, __be16 flags)
+static __always_inline int refuse_version(__be32 local, __be32 remote, __be16 flags)
 {
-	if (!is_local4(local))
-		return pass_unrelated();
-	if ((flags & GRE_VERSION_MASK) == GRE_VERSION_PPTP)
-		return pass(PASS_GRE_VERSION);
-	return drop(DROP_GRE_VERSION);
-}
-
-/* RFC 2784 section 2.3: the routing bit discards, before anything that it might have moved is read.
- */
-static __always_inline int refuse_routing(__be32 local, __be32 remote)
-{
-	if (lookup_endpoint4(local, remote, 0, ENDPOINT_PAIR))
-		return drop(DROP_GRE_ROUTING_BIT);
-	return refuse_unmatched(local, remote);
+	if ((flags & GRE_VERSION_MASK) != GRE_VERSION_PPTP)
+		return refuse_broken(local, remote, DROP_GRE_VERSION);
+	return is_local4(local) ? pass(PASS_GRE_VERSION) : pass_unrelated();
 }
 
 /* Inner packets that nobody honest sends through this tunnel. */
@@ -98,20 +81,22 @@ static __always_inline int decap4(struct packet *packet, struct cursor *cursor,
 	__u32 header, *id;
 	int verdict;
 
+	/* A delivery fragment holds no whole GRE packet, and reassembly is not XDP's to do. */
 	if (is_fragment4(ip))
-		return refuse_fragment(local, remote);
+		return refuse_broken(local, remote, DROP_OUTER_FRAGMENT);
 	gre = parse_gre_base(cursor);
 	if (!gre || payload < sizeof(*gre))
-		return refuse_truncated(local);
+		return refuse_broken(local, remote, DROP_GRE_TRUNCATED);
 	if (gre->flags & GRE_VERSION_MASK)
-		return refuse_version(local, gre->flags);
+		return refuse_version(local, remote, gre->flags);
+	/* RFC 2784 section 2.3: before anything that this bit might have moved is read. */
 	if (gre->flags & GRE_ROUTING_BIT)
-		return refuse_routing(local, remote);
+		return refuse_broken(local, remote, DROP_GRE_ROUTING_BIT);
 	if (!parse_gre_words(cursor, gre->flags, &words))
-		return refuse_truncated(local);
+		return refuse_broken(local, remote, DROP_GRE_TRUNCATED);
 	header = cursor_offset(cursor) - start;
 	if (header > payload)
-		return refuse_truncated(local);
+		return refuse_broken(local, remote, DROP_GRE_TRUNCATED);
 
 	id = lookup_endpoint4(local, remote, words.key,
 	                      gre->flags & GRE_KEY_BIT ? ENDPOINT_KEYED : ENDPOINT_KEYLESS);
@@ -140,8 +125,5 @@ static __always_inline int decap4(struct packet *packet, struct cursor *cursor,
 	if (!propagate_ecn(packet, outer_tos))
 		return drop(DROP_ECN_CE_NOT_ECT);
 	/* Last: a packet that is dropped for another reason must not use up its number. */
-	verdict = refuse_sequence(packet, gre->flags, words.sequence);
-	if (verdict != NEXT_STAGE)
-		return verdict;
-	return NEXT_STAGE;
+	return refuse_sequence(packet, gre->flags, words.sequence);
 }

@@ -152,10 +152,14 @@ static __always_inline int encap(struct packet *packet, struct tunnel *tunnel, _
 	__u32 payload = gre_header_bytes(tunnel) + packet->bytes;
 	struct bpf_fib_lookup fib;
 	struct outer4 *outer;
+	__u32 outer_bytes;
 	int result;
 
 	clamp_mss(packet, tunnel);
-	result = lookup_remote(packet, &fib, tunnel, inherited.tos, sizeof(struct iphdr) + payload);
+	/* What the network may fragment needs no room on the path. */
+	outer_bytes = sizeof(struct iphdr) + payload;
+	result = lookup_remote(packet, &fib, tunnel, inherited.tos,
+	                       inherited.dont_fragment ? outer_bytes : 0);
 	if (is_egress_known(result) && redirect_to(fib.ifindex) != XDP_REDIRECT)
 		return drop_egress(fib.ifindex);
 	if (result != BPF_FIB_LKUP_RET_SUCCESS)
@@ -166,7 +170,7 @@ static __always_inline int encap(struct packet *packet, struct tunnel *tunnel, _
 	if ((void *)(outer + 1) > frame_end(packet))
 		return drop(DROP_NO_HEADROOM);
 	fill_ethernet(&outer->eth, fib.dmac, fib.smac, bpf_htons(ETH_P_IP));
-	fill_outer_ipv4(&outer->ip, tunnel, &inherited, sizeof(struct iphdr) + payload);
+	fill_outer_ipv4(&outer->ip, tunnel, &inherited, outer_bytes);
 	outer->gre.flags = 0;
 	outer->gre.protocol = inherited.protocol;
 	if (fill_gre_words(packet, outer, tunnel, id, payload))

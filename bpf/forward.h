@@ -83,6 +83,9 @@ static __always_inline int forward_decapsulated(struct packet *packet)
 		return deliver_to_device(packet, reason);
 	if (is_egress_known(result)) {
 		tunnel = lookup_egress_tunnel(fib.ifindex, &id);
+		/* Two gateways would play it back and forth until its hops are spent. */
+		if (tunnel == packet->from)
+			return drop(DROP_LOOPED_BACK);
 		if (tunnel)
 			return forward_into_tunnel(packet, tunnel, id);
 	}

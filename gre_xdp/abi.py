@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes as ct
 import enum
-import socket
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
@@ -278,8 +277,3 @@ def sum_counters(data: bytes) -> Counters:
 def sum_u64(data: bytes) -> int:
     """Sum a per-CPU ``__u64``."""
     return sum((ct.c_uint64 * bpf.possible_cpus()).from_buffer_copy(data))
-
-
-def address_family(address: IPv4Address) -> int:
-    """The AF_* number that netlink wants."""
-    return socket.AF_INET if address.version == 4 else socket.AF_INET6

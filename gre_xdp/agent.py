@@ -18,7 +18,7 @@ from gre_xdp import config as configuration
 from gre_xdp.exporter import Exporter
 from gre_xdp.metrics import AgentState
 from gre_xdp.model import Config
-from gre_xdp.netlink import monitor
+from gre_xdp.netlink import NetlinkError, monitor
 from gre_xdp.netlink.routes import Address
 from gre_xdp.plan import Step
 
@@ -97,8 +97,8 @@ class Agent:
                 async for event in monitor.changes(self._is_next_hop):
                     _log.debug("event %s", event)
                     self._wake.set()
-            except OSError as error:
-                _log.warning("netlink events were lost (%s): looking at everything", error.strerror)
+            except (OSError, NetlinkError) as error:
+                _log.warning("netlink events were lost (%s): looking at everything", error)
                 self._wake.set()
                 await asyncio.sleep(_MONITOR_RETRY_S)
 

@@ -13,6 +13,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from gre_xdp import abi, bpf, compiler, errors
@@ -28,8 +29,16 @@ _DIGEST_CHARACTERS = 12
 _FILLING_MAPS = (MapIndex.ENDPOINTS4, MapIndex.DEVICES, MapIndex.PORTS, MapIndex.SOURCES)
 
 
+@cache
 def source_digest() -> str:
-    """What the programs would be compiled from now; names their pins."""
+    """What this process's programs are compiled from; names their pins.
+
+    Read once: an upgrade that replaces files under a running process is not for that process.
+    """
+    return _digest_on_disk()
+
+
+def _digest_on_disk() -> str:
     digest = hashlib.sha256()
     for path in sorted(compiler.source_dir().glob("*.[ch]")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
@@ -77,8 +86,14 @@ class DataPath:
             except FileNotFoundError:
                 # Interrupted before it was complete: creating continues where that stopped.
                 continue
-            _require_layout(fds[index], spec, path)
-        return cls(pins, fds)
+        data_path = cls(pins, fds)
+        try:
+            for index, fd in fds.items():
+                _require_layout(fd, abi.MAPS[index], pins.maps / abi.MAPS[index].name)
+        except errors.KernelError:
+            data_path.close()
+            raise
+        return data_path
 
     @classmethod
     def create(cls, pins: Pins) -> DataPath:
@@ -109,6 +124,11 @@ class DataPath:
     def load_programs(self, digest: str) -> None:
         """Compile, load and pin the programs under their digest; raises ``KernelError``."""
         bytecode = compiler.compile_programs()
+        if _digest_on_disk() != digest:
+            raise errors.KernelError(
+                "the C sources are no longer those that this process started with",
+                remedy="restart the agent after an upgrade",
+            )
         directory = self.pins.programs / digest
         directory.mkdir(mode=0o700, exist_ok=True)
         fds = [self._fds[index] for index in abi.MapIndex]
@@ -122,13 +142,13 @@ class DataPath:
         """Digests of which all programs are pinned."""
         return sorted(
             directory.name
-            for directory in self.pins.programs.iterdir()
+            for directory in _entries(self.pins.programs)
             if all((directory / program).exists() for program in _PROGRAM_FUNCTIONS)
         )
 
     def prune_programs(self, keep: str) -> None:
         """Unpin programs of other digests; those still attached live on in their links."""
-        for directory in self.pins.programs.iterdir():
+        for directory in _entries(self.pins.programs):
             if directory.name != keep:
                 for path in directory.iterdir():
                     path.unlink()
@@ -154,7 +174,7 @@ class DataPath:
     def links(self) -> list[PinnedLink]:
         """Our attachments."""
         found = []
-        for path in sorted(self.pins.links.iterdir()):
+        for path in _entries(self.pins.links):
             with bpf.owned(bpf.get(path)) as fd:
                 info = bpf.link_info(fd)
             found.append(PinnedLink(path=path, ifindex=info.ifindex, program_id=info.prog_id))
@@ -245,13 +265,23 @@ class DataPath:
         value = bpf.map_lookup(self._fds[MapIndex.ENDPOINTS4], bytes(endpoint), 4)
         return None if value is None else abi.read_u32(value)
 
+    def endpoints(self) -> dict[bytes, int]:
+        """All endpoints, as keys of their map, and the tunnels they stand for."""
+        fd = self._fds[MapIndex.ENDPOINTS4]
+        found = {}
+        for key in bpf.map_keys(fd, ct.sizeof(abi.Endpoint4)):
+            value = bpf.map_lookup(fd, key, 4)
+            if value is not None:
+                found[key] = abi.read_u32(value)
+        return found
+
     def put_endpoint(self, endpoint: abi.Endpoint4, tunnel_id: int) -> None:
         """Let a tunnel receive from an endpoint."""
         bpf.map_update(self._fds[MapIndex.ENDPOINTS4], bytes(endpoint), abi.u32(tunnel_id))
 
-    def delete_endpoint(self, endpoint: abi.Endpoint4) -> None:
+    def delete_endpoint(self, key: bytes) -> None:
         """Stop that."""
-        bpf.map_delete(self._fds[MapIndex.ENDPOINTS4], bytes(endpoint))
+        bpf.map_delete(self._fds[MapIndex.ENDPOINTS4], key)
 
     def sources(self) -> list[abi.SourcePrefix]:
         """All prefixes of allowed inner sources."""
@@ -306,6 +336,11 @@ class DataPath:
             MapUse(abi.MAPS[index].name, entries, abi.MAPS[index].max_entries)
             for index, entries in counted.items()
         ]
+
+
+def _entries(directory: Path) -> list[Path]:
+    """What is in a directory of pins; nothing if making the pins was interrupted before it."""
+    return sorted(directory.iterdir()) if directory.is_dir() else []
 
 
 def _require_layout(fd: int, expected: bpf.MapSpec, path: Path) -> None:

@@ -56,7 +56,7 @@ def next_hops(config: Config, host: Host) -> State:
     """The outer next hops alone: what may always be kept up, whatever else is in the way."""
     found: list[Resource] = []
     for tunnel in config.tunnels:
-        path = host.paths.get(tunnel.remote)
+        path = host.paths.get((tunnel.local, tunnel.remote))
         if path is not None and not path.is_local:
             found += _next_hop(host, path)
     return state(found)
@@ -102,7 +102,7 @@ def _is_somebody_elses(name: str, host: Host) -> bool:
 
 
 def _tunnel(config: Config, tunnel: Tunnel, host: Host, digest: str) -> list[Resource]:
-    path = host.paths.get(tunnel.remote)
+    path = host.paths.get((tunnel.local, tunnel.remote))
     mtu = _mtu(tunnel, host, path)
     preflight.refuse_tunnel(config, tunnel, host, path, mtu)
     # The model refuses other outer families.

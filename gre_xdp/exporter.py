@@ -119,5 +119,8 @@ class _Ipv6Server(_Server):
 
 
 class _QuietHandler(WSGIRequestHandler):
+    # Seconds that a silent connection may hold a thread.
+    timeout = 10
+
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
         """Say nothing: scrapes are no events."""

@@ -8,11 +8,13 @@ from functools import cached_property
 from gre_xdp import sysctl
 from gre_xdp.device_settings import ALIAS
 from gre_xdp.netlink import DEVICE_GROUP, Netlink, firewall, routes
+from gre_xdp.netlink.addresses import AddressOn, list_addresses
 from gre_xdp.netlink.firewall import ForwardChain
 from gre_xdp.netlink.links import Link, list_links
 from gre_xdp.netlink.neighbours import Neighbour, list_neighbours
 from gre_xdp.netlink.routes import Address, Path, RouteEntry
 from gre_xdp.owners import program_owner
+from gre_xdp.resources import inner_name
 
 _KERNEL_GRE_KINDS = frozenset({"gre", "gretap", "ip6gre", "ip6gretap", "erspan", "ip6erspan"})
 # ip_gre makes these by itself in every namespace; they carry nothing.
@@ -33,7 +35,8 @@ class Host:
 
     links: dict[str, Link]
     routes: tuple[RouteEntry, ...]
-    paths: dict[Address, Path | None]
+    paths: dict[tuple[Address, Address], Path | None]  # by local and remote
+    addresses: tuple[AddressOn, ...]
     neighbours: tuple[Neighbour, ...]
     forward_chains: tuple[ForwardChain, ...]
     accept_ra: dict[str, str]
@@ -72,9 +75,11 @@ class Host:
         found = {}
         for inner in self.links.values():
             device = by_index.get(inner.peer_index or 0)
-            if inner.kind == "veth" and inner.group == DEVICE_GROUP and device is not None:
-                # Without an alias it was never finished, and so never renamed.
-                name = inner.alias.removeprefix(ALIAS) if inner.alias else device.name
+            if inner.kind != "veth" or inner.group != DEVICE_GROUP or device is None:
+                continue
+            # Without an alias it was never finished, and so never renamed.
+            name = inner.alias.removeprefix(ALIAS) if inner.alias else device.name
+            if inner.name == inner_name(name):
                 found[name] = TunnelPair(device, inner)
         return found
 
@@ -90,14 +95,19 @@ class Host:
         )
 
 
-def read_host(netlink: Netlink, remotes: list[Address], attached: frozenset[int]) -> Host:
-    """Read the facts; ``remotes`` are the addresses whose paths matter."""
+def read_host(
+    netlink: Netlink, ends: list[tuple[Address, Address]], attached: frozenset[int]
+) -> Host:
+    """Read the facts; ``ends`` are locals and remotes between which paths matter."""
     devices = sysctl.devices("ipv6")
     links = list_links(netlink)
     return Host(
         links=links,
         routes=tuple(routes.list_routes(netlink)),
-        paths={remote: routes.path_to(netlink, remote) for remote in remotes},
+        paths={
+            (local, remote): routes.path_to(netlink, remote, source=local) for local, remote in ends
+        },
+        addresses=tuple(list_addresses(netlink)),
         neighbours=tuple(list_neighbours(netlink)),
         forward_chains=tuple(firewall.forward_chains()),
         accept_ra={

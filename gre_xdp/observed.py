@@ -100,10 +100,9 @@ def _attachments(data_path: DataPath, host: Host) -> list[Resource]:
         mac = ""
         if program == "port" and known is not None and known.role == abi.DeviceRole.PORT:
             mac = abi.read_mac(known.mac)
+        is_target = data_path.is_port(device.index)
         mode = device.xdp_mode or ""
-        if not data_path.is_port(device.index):
-            mode += " (not a port)"
-        found.append(Attachment(device.name, program, mode, digest, mac))
+        found.append(Attachment(device.name, program, mode, digest, mac, is_target))
     return found
 
 

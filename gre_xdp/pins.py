@@ -49,8 +49,9 @@ class Pins:
         return self.root / "links"
 
     def exists(self) -> bool:
-        """Is there a data plane in this namespace?"""
+        """Is there a data plane in this namespace? Raises ``HostError`` if it is not root's."""
         try:
+            self._require_own()
             return self.maps.is_dir()
         except PermissionError as error:
             raise errors.PrivilegeError(
@@ -58,8 +59,19 @@ class Pins:
                 remedy="run it as root, for instance with sudo",
             ) from error
 
+    def _require_own(self) -> None:
+        """On a bpffs that others may write to, somebody may have been here before us."""
+        for directory in (self.root, *list(self.root.parents)[:2]):
+            if directory.is_symlink() or (directory.exists() and directory.stat().st_uid != 0):
+                raise errors.HostError(
+                    f"{directory} is not a directory of root's, so what it holds is not trusted",
+                    remedy=f"find out who made it, and remove it; mount {BPFFS} with mode=0700",
+                    where=str(directory),
+                )
+
     def make(self) -> None:
-        """Make the directories; raises ``OSError``."""
+        """Make the directories; raises ``OSError``, ``HostError``."""
+        self._require_own()
         for directory in (self.maps, self.programs, self.links):
             directory.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
         # parents=True ignores the mode for parents.

@@ -57,6 +57,7 @@ def refuse_tunnel(config: Config, tunnel: Tunnel, host: Host, path: Path | None,
         _refuse_path(config, tunnel, host, path)
     _refuse_loop(config, tunnel, host, path)
     _refuse_ipv6(tunnel, host, mtu)
+    _refuse_addresses(tunnel, host)
     _refuse_routes(tunnel, host)
 
 
@@ -166,6 +167,20 @@ def _refuse_ipv6(tunnel: Tunnel, host: Host, mtu: int) -> None:
             remedy="sysctl net.ipv6.conf.default.disable_ipv6=0, or give the tunnel IPv4 only",
             where=_where(tunnel),
         )
+
+
+def _refuse_addresses(tunnel: Tunnel, host: Host) -> None:
+    pair = host.tunnel_pairs.get(tunnel.name)
+    if pair is None:
+        return
+    for found in host.addresses:
+        is_there = found.ifindex == pair.device.index and found.address in tunnel.addresses
+        if is_there and not found.is_ours:
+            raise errors.ForeignError(
+                f"{tunnel.name} has {found.address} already, and it is not ours",
+                remedy=f"ip addr del {found.address} dev {tunnel.name}",
+                where=_where(tunnel),
+            )
 
 
 def _refuse_routes(tunnel: Tunnel, host: Host) -> None:

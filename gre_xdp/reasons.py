@@ -135,8 +135,9 @@ REASONS: tuple[Reason, ...] = (
     _drop(
         16,
         "looped_back",
-        "The inner destination is the tunnel's own local address (RFC 2784 section 3).",
-        "Route the local address outside the tunnel at the remote.",
+        "The inner destination is the tunnel's own local address (RFC 2784 section 3), or its route"
+        " leads back into the tunnel it came from.",
+        "Correct the routes: both ends think that the other one has that destination.",
     ),
     _drop(
         17,

@@ -9,12 +9,12 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from gre_xdp import desired, errors, memory, pins
 from gre_xdp.datapath import DataPath, source_digest
 from gre_xdp.host import Host, read_host
-from gre_xdp.model import Config
+from gre_xdp.model import Config, Tunnel
 from gre_xdp.netlink import Netlink, NetlinkError, namespaces
 from gre_xdp.netlink.firewall import ForwardChain, forward_chains
 from gre_xdp.netlink.links import list_links
@@ -23,7 +23,7 @@ from gre_xdp.netlink.routes import Address
 from gre_xdp.observed import add_current_sysctls, observe, tunnel_entries
 from gre_xdp.plan import Step, plan
 from gre_xdp.resources import NextHop, State
-from gre_xdp.steps import Kernel, execute
+from gre_xdp.steps import Kernel, execute, sweep
 
 # A step may take something else with it (a device that goes down takes routes along): what is
 # missing after the first pass is brought back by the second, and missing then is drift.
@@ -50,6 +50,7 @@ def apply(config: Config) -> list[Step]:
             for _ in range(_PASSES):
                 steps = _plan(kernel, config)
                 _execute_all(kernel, steps, done)
+                sweep(kernel)
                 if not steps:
                     break
             else:
@@ -63,7 +64,7 @@ def apply(config: Config) -> list[Step]:
 def keep_next_hops(config: Config) -> list[Step]:
     """Keep the outer next hops resolved, and touch nothing else; returns the steps it took."""
     with _lock(), _open_kernel() as kernel:
-        observed, host = _observe(kernel, [tunnel.remote for tunnel in config.tunnels])
+        observed, host = _observe(kernel, config.tunnels)
         kept = {key: found for key, found in observed.items() if isinstance(found, NextHop)}
         with _undoing(kernel) as done:
             _execute_all(kernel, plan(desired.next_hops(config, host), kept), done)
@@ -91,7 +92,7 @@ def _verify(remaining: list[Step]) -> None:
 def down() -> list[Step]:
     """Remove everything that we made in this namespace, and nothing else."""
     with _lock(), _open_kernel() as kernel:
-        observed, _ = _observe(kernel, [])
+        observed, _ = _observe(kernel, ())
         with _undoing(kernel) as done:
             _execute_all(kernel, plan({}, observed), done)
         kernel.pins.remove()
@@ -114,15 +115,16 @@ def next_hops() -> frozenset[Address]:
 
 
 def _plan(kernel: Kernel, config: Config) -> list[Step]:
-    observed, host = _observe(kernel, [tunnel.remote for tunnel in config.tunnels])
+    observed, host = _observe(kernel, config.tunnels)
     wanted = desired.desire(config, host, kernel.memory, source_digest())
     add_current_sysctls(observed, wanted)
     return plan(wanted, observed)
 
 
-def _observe(kernel: Kernel, remotes: list[Address]) -> tuple[State, Host]:
+def _observe(kernel: Kernel, tunnels: Sequence[Tunnel]) -> tuple[State, Host]:
     attached = kernel.data_path.links() if kernel.data_path is not None else []
-    host = read_host(kernel.netlink, remotes, frozenset(link.ifindex for link in attached))
+    ends = [(tunnel.local, tunnel.remote) for tunnel in tunnels]
+    host = read_host(kernel.netlink, ends, frozenset(link.ifindex for link in attached))
     return observe(
         kernel.netlink, kernel.data_path, host, kernel.memory, digest=source_digest()
     ), host
@@ -137,8 +139,10 @@ def _undoing(kernel: Kernel) -> Iterator[list[Step]]:
     except BaseException:
         # Best effort, last step first: what cannot be undone shows in the next plan.
         for step in reversed(done):
-            with contextlib.suppress(OSError, NetlinkError, errors.GreXdpError):
+            with contextlib.suppress(Exception):
                 execute(kernel, step.inverse)
+        with contextlib.suppress(Exception):
+            sweep(kernel)
         raise
 
 
@@ -195,6 +199,12 @@ def _open_kernel() -> Iterator[Kernel]:
             if kernel.data_path is not None and kernel.data_path.is_complete:
                 kernel.tunnels = tunnel_entries(kernel.data_path, list_links(netlink))
             yield kernel
+        except (OSError, NetlinkError) as error:
+            # Steps explain themselves; this was in reading.
+            raise errors.KernelError(
+                f"reading the kernel's state failed: {_words(error)}",
+                remedy="try again; if it stays, report it with your kernel version (uname -r)",
+            ) from error
         finally:
             if kernel.data_path is not None:
                 kernel.data_path.close()

@@ -108,6 +108,7 @@ class Attachment:
     mode: str
     digest: str
     mac: str  # of a port, as the data path knows it; empty for inner ends
+    is_target: bool = True  # may the programs send out of it?
 
     @property
     def key(self) -> Key:  # noqa: D102
@@ -115,7 +116,8 @@ class Attachment:
 
     def __str__(self) -> str:
         mac = f" {self.mac}" if self.mac else ""
-        return f"{self.device}{mac} program {self.program} {self.digest} mode {self.mode}"
+        target = "" if self.is_target else " (not a target)"
+        return f"{self.device}{mac} program {self.program} {self.digest} mode {self.mode}{target}"
 
 
 @dataclass(frozen=True, slots=True)

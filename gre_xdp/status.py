@@ -248,8 +248,8 @@ def _tunnel(
         device=entry.name,
         ifindex=device.index if device else None,
         mtu=entry.mtu,
-        mss_ipv4=overhead.mss(entry.mtu, 4),
-        mss_ipv6=overhead.mss(entry.mtu, 6),
+        mss_ipv4=entry.mss_ipv4 or overhead.mss(entry.mtu, 4),
+        mss_ipv6=entry.mss_ipv6 or overhead.mss(entry.mtu, 6),
         state=_state(netlink, entry, device, links, neighbours, ports),
         counters=data_path.tunnel_counters(tunnel_id),
     )
@@ -266,7 +266,7 @@ def _state(
     if device is None or not entry.is_bound:
         return PENDING
     here = routes.path_to(netlink, entry.local)
-    path = routes.path_to(netlink, entry.remote)
+    path = routes.path_to(netlink, entry.remote, source=entry.local)
     egress = next((link for link in links.values() if path and link.index == path.ifindex), None)
     neighbour = neighbours.get((path.ifindex, path.next_hop)) if path else None
     wrong = {

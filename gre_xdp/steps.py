@@ -1,12 +1,12 @@
 """Carrying out one step of a plan: how each kind of resource is created, changed and deleted.
 
-Deleting what is absent and creating what is there already succeed, so that a step that failed half
-way can be undone and repeated.
+Deleting what is absent succeeds, so that a step that failed half way can be undone.
 """
 
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gre_xdp import abi, datapath, encoding, pins, sysctl
@@ -14,7 +14,6 @@ from gre_xdp.datapath import DataPath
 from gre_xdp.device_settings import make_ready
 from gre_xdp.memory import Memory, note_bpffs_mounted
 from gre_xdp.netlink import Netlink, NetlinkError, addresses, links, neighbours, routes
-from gre_xdp.netlink.routes import Network
 from gre_xdp.observed import GONE
 from gre_xdp.pins import Pins
 from gre_xdp.plan import Step
@@ -84,9 +83,7 @@ def _put(kernel: Kernel, new: Resource, old: Resource | None) -> None:
         case Attachment():
             _put_attachment(kernel, new, old)
         case TunnelAddress():
-            _tolerate(
-                errno.EEXIST, addresses.add, kernel.netlink, kernel.ifindex(new.device), new.address
-            )
+            addresses.add(kernel.netlink, kernel.ifindex(new.device), new.address)
         case NextHop():
             neighbours.keep(kernel.netlink, kernel.ifindex(new.interface), new.address)
         case TunnelRoute():
@@ -136,20 +133,12 @@ def _delete(kernel: Kernel, old: Resource) -> None:
 _ABSENT = frozenset({errno.ENOENT, errno.ENODEV, errno.ESRCH, errno.EADDRNOTAVAIL})
 
 
-def _delete_at(kernel, device, action) -> None:  # type: ignore[no-untyped-def]
+def _delete_at(kernel: Kernel, device: str, action: Callable[[int], object]) -> None:
     """Delete something of a device; that it, or the device, is absent is success."""
     try:
         action(kernel.ifindex(device))
     except (NetlinkError, OSError) as error:
         if _code(error) not in _ABSENT:
-            raise
-
-
-def _tolerate(code, action, *arguments) -> None:  # type: ignore[no-untyped-def]
-    try:
-        action(*arguments)
-    except NetlinkError as error:
-        if error.code != code:
             raise
 
 
@@ -163,6 +152,8 @@ def _code(error: Exception) -> int | None:
 def _put_sysctl(kernel: Kernel, new: Sysctl) -> None:
     current = sysctl.read(new.path)
     if current is None or current == new.value:
+        if kernel.memory.sysctls.get(new.path) == new.value:
+            kernel.memory.forget(new.path)
         return
     kernel.memory.remember(new.path, current)
     sysctl.write(new.path, new.value)
@@ -222,7 +213,7 @@ def _put_device(kernel: Kernel, new: TunnelDevice) -> None:
 def _put_attachment(kernel: Kernel, new: Attachment, old: Resource | None) -> None:
     data_path = kernel.open_data_path()
     ifindex = kernel.ifindex(new.device)
-    if isinstance(old, Attachment) and old.mode.split()[0] != new.mode:
+    if isinstance(old, Attachment) and old.mode != new.mode:
         # A link cannot change its mode; the gap is the price of asking for another one.
         data_path.detach(ifindex)
     if new.program == "port":
@@ -260,6 +251,7 @@ def _put_tunnel(kernel: Kernel, new: TunnelEntry) -> None:
     before = kernel.tunnels.get(tunnel_id)
     if before is None:
         data_path.reset_tunnel_counters(tunnel_id)
+    if before is None or _peer(before) != _peer(new):
         data_path.reset_sequences(tunnel_id)
     # Allowed before they are asked for, and forgotten when nobody asks any more.
     for network in new.allowed_sources:
@@ -271,27 +263,47 @@ def _put_tunnel(kernel: Kernel, new: TunnelEntry) -> None:
         ),
     )
     kernel.tunnels[tunnel_id] = new
-    if before is not None:
-        _forget_sources(data_path, tunnel_id, before.allowed_sources - new.allowed_sources)
     _forget_devices(data_path, tunnel_id, keep=(device.index, inner.index))
     data_path.put_device(device.index, abi.DeviceRole.TUNNEL, tunnel=tunnel_id)
     data_path.put_device(inner.index, abi.DeviceRole.INNER, tunnel=tunnel_id)
     data_path.put_endpoint(encoding.local_endpoint(new), tunnel_id)
     data_path.put_endpoint(encoding.pair_endpoint(new), tunnel_id)
     data_path.put_endpoint(encoding.receiving_endpoint(new), tunnel_id)
-    if before is not None:
-        _forget_endpoints(kernel, before)
+
+
+def _peer(entry: TunnelEntry) -> tuple[object, ...]:
+    """With another of these it is another sender, whose sequence starts at 0 (RFC 2890 2.2)."""
+    return (entry.local, entry.remote, entry.ikey, entry.iseq)
 
 
 def _delete_tunnel(kernel: Kernel, old: TunnelEntry) -> None:
     tunnel_id = next((i for i, entry in kernel.tunnels.items() if entry.name == old.name), None)
     if kernel.data_path is None or tunnel_id is None:
         return
-    before = kernel.tunnels.pop(tunnel_id)
-    _forget_endpoints(kernel, before)
+    kernel.tunnels.pop(tunnel_id)
+    sweep(kernel)
     _forget_devices(kernel.data_path, tunnel_id, keep=())
     kernel.data_path.put_tunnel(tunnel_id, abi.Tunnel())
-    _forget_sources(kernel.data_path, tunnel_id, before.allowed_sources)
+
+
+def sweep(kernel: Kernel) -> None:
+    """Delete endpoints and sources that no tunnel has: of former values, or left by a crash."""
+    if kernel.data_path is None or not kernel.data_path.is_complete:
+        return
+    wanted: dict[bytes, int | None] = {}
+    for tunnel_id, entry in kernel.tunnels.items():
+        wanted[bytes(encoding.receiving_endpoint(entry))] = tunnel_id
+        # These two stand for no tunnel in particular.
+        wanted[bytes(encoding.pair_endpoint(entry))] = None
+        wanted[bytes(encoding.local_endpoint(entry))] = None
+    for key, found in kernel.data_path.endpoints().items():
+        if key not in wanted or wanted[key] not in (None, found):
+            kernel.data_path.delete_endpoint(key)
+    for source in kernel.data_path.sources():
+        owner, network = encoding.decode_source(source)
+        entry_ = kernel.tunnels.get(owner)
+        if entry_ is None or network not in entry_.allowed_sources:
+            kernel.data_path.delete_source(source)
 
 
 def _tunnel_id(kernel: Kernel, name: str) -> int:
@@ -302,27 +314,9 @@ def _tunnel_id(kernel: Kernel, name: str) -> int:
     return next(i for i in range(abi.TUNNELS_MAX) if i not in kernel.tunnels)
 
 
-def _forget_sources(data_path: DataPath, tunnel_id: int, networks: frozenset[Network]) -> None:
-    for network in networks:
-        data_path.delete_source(encoding.encode_source(tunnel_id, network))
-
-
 def _forget_devices(data_path: DataPath, tunnel_id: int, keep: tuple[int, ...]) -> None:
     """Drop devices that a tunnel had before it got these."""
     for ifindex, device in data_path.devices().items():
         is_its = device.role != abi.DeviceRole.PORT and device.tunnel == tunnel_id
         if is_its and ifindex not in keep:
             data_path.delete_device(ifindex)
-
-
-def _forget_endpoints(kernel: Kernel, before: TunnelEntry) -> None:
-    """Drop the endpoints of a tunnel's former entry that no tunnel has now."""
-    data_path = kernel.open_data_path()
-    for make in (
-        encoding.receiving_endpoint,
-        encoding.pair_endpoint,
-        encoding.local_endpoint,
-    ):
-        endpoint = make(before)
-        if not any(bytes(make(entry)) == bytes(endpoint) for entry in kernel.tunnels.values()):
-            data_path.delete_endpoint(endpoint)

@@ -103,16 +103,19 @@ def chain(name: str = "inet filter forward", *, rules: int = 0, drop: bool = Fal
 
 
 def host(*more_links: Link, **changes: Any) -> Host:
-    """A host with eth0 and eth1 that reaches both remotes by its gateway."""
+    """A host with eth0 and eth1 that reaches both remotes by its gateway; ``paths`` by remote."""
     links = {each.name: each for each in (LO, ETH0, ETH1, *more_links)}
+    paths = {
+        REMOTE: path(),
+        OTHER_REMOTE: path(),
+        NEAR_REMOTE: path(str(NEAR_REMOTE), matched="192.0.2.0/24"),
+    }
+    paths = changes.pop("paths", paths)
     usual = Host(
         links=links,
         routes=(route("0.0.0.0/0", ifindex=ETH0.index),),
-        paths={
-            REMOTE: path(),
-            OTHER_REMOTE: path(),
-            NEAR_REMOTE: path(str(NEAR_REMOTE), matched="192.0.2.0/24"),
-        },
+        paths={(LOCAL, remote): found for remote, found in paths.items()},
+        addresses=(),
         neighbours=(),
         forward_chains=(),
         accept_ra=dict.fromkeys(links, "0"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,10 @@ from gre_xdp.netlink import NetlinkError
 _FAMILIES = {1: "inet", 2: "ip", 10: "ip6"}
 _HOOK_FORWARD = 2
 _POLICY_DROP = 0
+# A kernel without nf_tables answers so, and then there is nothing in it.
+_NO_NFTABLES = frozenset(
+    {errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP, errno.ENOENT, errno.EINVAL}
+)
 _LEGACY_TABLES = {
     "ip": Path("/proc/net/ip_tables_names"),
     "ip6": Path("/proc/net/ip6_tables_names"),
@@ -40,9 +45,11 @@ def _nft_chains() -> list[ForwardChain]:
     try:
         with NFTables(nfgen_family=0) as nft:
             messages = list(nft.get_chains())
-    except (NetlinkError, OSError):
-        # The kernel has no nf_tables, so there is nothing in it.
-        return []
+    except (NetlinkError, OSError) as error:
+        code = error.code if isinstance(error, NetlinkError) else error.errno
+        if code in _NO_NFTABLES:
+            return []
+        raise
     chains = []
     for message in messages:
         hook = message.get_attr("NFTA_CHAIN_HOOK")

@@ -82,19 +82,27 @@ def _destination(message: Any, version: int) -> Network:
     return ipaddress.ip_network(f"{address}/{message['dst_len']}", strict=False)
 
 
-def path_to(netlink: Netlink, address: Address) -> Path | None:
-    """Ask the kernel for the way to an address; None when there is none."""
-    family = _family(address.version)
+def path_to(netlink: Netlink, address: Address, source: Address | None = None) -> Path | None:
+    """Ask the kernel for the way to an address from one of ours; None when there is none.
+
+    A source that the host does not have is not asked about. The MTU is that of the configured
+    route: what the kernel has learned about the path comes and goes.
+    """
+    question = {"dst": str(address), "family": _family(address.version)}
+    if source is not None:
+        here = path_to(netlink, source)
+        if here is not None and here.is_local:
+            question["src"] = str(source)
     try:
-        (answer,) = netlink.route("get", dst=str(address), family=family)
-        (match,) = netlink.route("get", dst=str(address), family=family, flags=_RTM_F_FIB_MATCH)
+        (answer,) = netlink.route("get", **question)
+        (match,) = netlink.route("get", flags=_RTM_F_FIB_MATCH, **question)
     except NetlinkError:
         return None
     if answer["type"] not in (_RTN_UNICAST, _RTN_LOCAL):
         return None
     via = answer.get_attr("RTA_VIA")
     gateway = answer.get_attr("RTA_GATEWAY") or (via and via["addr"])
-    metrics = answer.get_attr("RTA_METRICS")
+    metrics = match.get_attr("RTA_METRICS")
     return Path(
         ifindex=answer.get_attr("RTA_OIF"),
         next_hop=ipaddress.ip_address(gateway) if gateway else address,

@@ -668,7 +668,6 @@ class TestTunnelToTunnel:
             ("plain", "second"),
             ("second", "zero"),
             ("plain", "inherit"),
-            ("plain", "plain"),
         ],
     )
     @pytest.mark.parametrize("header", [{}, CHECKSUM | SEQUENCE], ids=["bare", "CS"])
@@ -683,6 +682,12 @@ class TestTunnelToTunnel:
         expected = p.sent(p.gre(p.spent(inner), p.ENDS[target].okey), target, **outer)
         frame = bytes(came(source, inner, header)) + b"\xa5" * 3
         assert bench.port(frame, "eth0") == relayed(source, target, expected, inner)
+
+    @VERSIONS
+    def test_not_back_where_it_came_from(self, bench: Bench, version: int) -> None:
+        """RFC 4443 section 3.1: else two gateways play ping-pong until its hops are spent."""
+        inner = p.udp(p.SITE["keyed"][version == 6], p.SITE["plain"][version == 6])
+        assert bench.port(came("plain", inner), "eth0") == dropped("looped_back")
 
     @pytest.mark.parametrize(
         ("target", "length", "fields", "reason"),
