@@ -61,8 +61,10 @@ class Pins:
 
     def _require_own(self) -> None:
         """On a bpffs that others may write to, somebody may have been here before us."""
+        trusted = (0, os.geteuid())
         for directory in (self.root, *list(self.root.parents)[:2]):
-            if directory.is_symlink() or (directory.exists() and directory.stat().st_uid != 0):
+            is_strange = directory.exists() and directory.stat().st_uid not in trusted
+            if directory.is_symlink() or is_strange:
                 raise errors.HostError(
                     f"{directory} is not a directory of root's, so what it holds is not trusted",
                     remedy=f"find out who made it, and remove it; mount {BPFFS} with mode=0700",

@@ -14,10 +14,6 @@ from gre_xdp.lab import kernel_gre
 from gre_xdp.lab.lab import SIDES, Lab
 from netns_helpers import Gateway, ping, transfer
 
-pytestmark = pytest.mark.skipif(
-    os.geteuid() != 0, reason="needs root: network namespaces, taps and BPF"
-)
-
 TRANSFER_BYTES = 50 << 20
 ADDRESSES = {"ipv4": ("10.2.0.2", "10.1.0.2"), "ipv6": ("2001:db8:b::2", "2001:db8:a::2")}
 TUNNEL_ADDRESSES = {"ipv4": "169.254.10.2", "ipv6": "fd00:10::2"}

@@ -5,23 +5,12 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from gre_xdp import compiler
 from gre_xdp.lab.lab import topology
 from netns_helpers import Sites, config_for
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything here makes network namespaces and loads programs."""
-    if os.geteuid() == 0:
-        return
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.skip(reason="needs root: network namespaces and BPF"))
-
 
 _compile_once = functools.cache(compiler.compile_programs)
 

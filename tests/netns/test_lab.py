@@ -28,7 +28,6 @@ from gre_xdp.lab.lab import STATE_DIRECTORY, Lab
 from gre_xdp.lab.topology import NETNS_DIRECTORY, Link, Namespace, Node, Topology
 from gre_xdp.lab.uml import UmlKernel
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
 needs_uml = pytest.mark.skipif(
     shutil.which(uml.EXECUTABLE) is None, reason="user-mode-linux is not installed"
 )
