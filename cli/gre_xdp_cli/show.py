@@ -137,7 +137,7 @@ def interfaces(options: Options) -> None:
         for i in found
     ]
     if options.statistics:
-        columns += [">TX DROPPED"]
+        columns += [">REDIRECT FAILURES"]
         for row, interface in zip(rows, found, strict=True):
             row.append(interface.redirect_failures)
     output.print_table(columns, rows)
