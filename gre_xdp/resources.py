@@ -18,7 +18,6 @@ from gre_xdp.netlink.routes import Network
 from gre_xdp.values import RESERVED_PREFIX
 
 Key = tuple[str, ...]
-Mode = Literal["native", "skb"]
 Program = Literal["port", "inner"]
 
 

@@ -151,13 +151,13 @@ def _code(error: Exception) -> int | None:
 
 def _put_sysctl(kernel: Kernel, new: Sysctl) -> None:
     current = sysctl.read(new.path)
-    if current is None or current == new.value:
-        if kernel.memory.sysctls.get(new.path) == new.value:
-            kernel.memory.forget(new.path)
+    if current is None:
         return
-    kernel.memory.remember(new.path, current)
-    sysctl.write(new.path, new.value)
-    if kernel.memory.sysctls[new.path] == new.value:
+    if current != new.value:
+        kernel.memory.remember(new.path, current)
+        sysctl.write(new.path, new.value)
+    # It is as it was before us: nothing is left to restore.
+    if kernel.memory.sysctls.get(new.path) == new.value:
         kernel.memory.forget(new.path)
 
 
@@ -280,8 +280,10 @@ def _delete_tunnel(kernel: Kernel, old: TunnelEntry) -> None:
     tunnel_id = next((i for i, entry in kernel.tunnels.items() if entry.name == old.name), None)
     if kernel.data_path is None or tunnel_id is None:
         return
-    kernel.tunnels.pop(tunnel_id)
-    sweep(kernel)
+    endpoint = encoding.receiving_endpoint(kernel.tunnels.pop(tunnel_id))
+    # Unless another tunnel has taken it over. What else there is of it, sweep() finds.
+    if kernel.data_path.endpoint(endpoint) == tunnel_id:
+        kernel.data_path.delete_endpoint(bytes(endpoint))
     _forget_devices(kernel.data_path, tunnel_id, keep=())
     kernel.data_path.put_tunnel(tunnel_id, abi.Tunnel())
 

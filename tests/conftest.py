@@ -1,13 +1,15 @@
-"""Which tests can run here: the data path needs root and BPF, and says so when it is skipped."""
+"""What the data path's tests share: root and BPF, or a reason for the skip; and one compile."""
 
 from __future__ import annotations
 
+import functools
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from gre_xdp import abi, bpf, errors
+from gre_xdp import abi, bpf, compiler, errors
 
 HERE = Path(__file__).parent
 NEED_BPF = (HERE / "program", HERE / "netns", HERE / "interop")
@@ -32,3 +34,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if any(folder in item.path.parents for folder in NEED_BPF):
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+_compile_once = functools.cache(compiler.compile_programs)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_compile(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Compile in the first module only: the sources do not change while the tests run."""
+    with pytest.MonkeyPatch.context() as patch:
+        if any(folder in request.path.parents for folder in NEED_BPF):
+            patch.setattr(compiler, "compile_programs", _compile_once)
+        yield

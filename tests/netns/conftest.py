@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Iterator
 
 import pytest
 
-from gre_xdp import compiler
 from gre_xdp.lab.lab import topology
 from netns_helpers import Sites, config_for
-
-_compile_once = functools.cache(compiler.compile_programs)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_compile() -> Iterator[None]:
-    """Compile in the first module only: the sources do not change while the tests run."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compiler, "compile_programs", _compile_once)
-        yield
 
 
 @pytest.fixture
