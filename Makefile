@@ -10,7 +10,7 @@ PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
 PACKAGES := python3 python3-venv python3-bpfcc linux-libc-dev libbpf1 \
-	iproute2 iputils-ping ethtool nftables kmod util-linux procps iperf3 tcpdump user-mode-linux
+	iproute2 iputils-ping ethtool nftables kmod util-linux procps iperf3 tcpdump user-mode-linux gcc libc6-dev
 
 .PHONY: help setup packages demo test lint format bench clean
 
@@ -52,12 +52,12 @@ lint: setup ## ruff, mypy, clang-format
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/clang-format --dry-run -Werror bpf/*.[ch]
+	$(VENV)/bin/clang-format --dry-run -Werror bpf/*.[ch] gre_xdp/lab/*.c
 
 format: setup ## let the formatters write
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
-	$(VENV)/bin/clang-format -i bpf/*.[ch]
+	$(VENV)/bin/clang-format -i bpf/*.[ch] gre_xdp/lab/*.c
 
 bench: setup ## cost per packet, side by side with the floor
 	@$(VENV)/bin/gre-xdp bench

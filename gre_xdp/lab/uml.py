@@ -31,6 +31,9 @@ MEMORY_MB = 256
 # UML's console never wakes up again (seen in 6.1) once its tty is throttled, at 4096 - 128 bytes.
 MAX_REQUEST_BYTES = 3960
 READY = b"ready"
+# Register state that UML has no room for, by its flag in /proc/cpuinfo; what helps is built here.
+LARGE_STATE_FLAG = "amx_tile"
+XSTATE_SOURCE = Path(__file__).with_name("uml_xstate.c")
 SHELL = "/mnt/shell"
 
 # Answers every request line "ID SECONDS COMMAND" on the second console by one line "ID STATUS
@@ -142,6 +145,7 @@ class UmlKernel:
             *(f"vec{i}:transport=fd,fd={fd},vec=0,gro=0" for i, fd in enumerate(tap_fds)),
         ]
         try:
+            environment = dict(os.environ) | _preload(directory)
             with (directory / "console.log").open("wb") as console:
                 process = subprocess.Popen(
                     [executable, *arguments],
@@ -150,6 +154,7 @@ class UmlKernel:
                     stderr=console,
                     pass_fds=[*fifos.values(), *tap_fds],
                     cwd="/",
+                    env=environment,
                     start_new_session=True,
                 )
         finally:
@@ -293,6 +298,26 @@ class UmlKernel:
             remedy="take the lab down and up again",
             where=str(self.directory / "console.log"),
         )
+
+
+def _preload(directory: Path) -> dict[str, str]:
+    """What the environment of UML needs on this processor; raises LabError without a compiler."""
+    if LARGE_STATE_FLAG not in Path("/proc/cpuinfo").read_text().split():
+        return {}
+    library = directory / "xstate.so"
+    try:
+        subprocess.run(
+            ["cc", "-shared", "-fPIC", "-O2", "-o", str(library), str(XSTATE_SOURCE)],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise LabError(
+            f"User-Mode Linux needs {XSTATE_SOURCE.name} compiled on a processor with AMX: {error}",
+            remedy="apt-get install gcc libc6-dev",
+        ) from error
+    return {"LD_PRELOAD": str(library)}
 
 
 def _identity(directory: Path) -> str:
