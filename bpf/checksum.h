@@ -6,8 +6,10 @@
 
 #include "maps.h"
 
-/* The largest frame a driver hands to XDP: a 9000-byte MTU, headers, and some to spare. */
-#define FRAME_BYTES_MAX 10240
+/* The longest GRE payload under a checksum: no link that XDP runs on carries more, and each step of
+ * the loop has its price when the program is loaded.
+ */
+#define SUMMED_BYTES_MAX 16384
 
 static __always_inline __u16 fold(__u64 sum)
 {
@@ -40,8 +42,38 @@ static __always_inline void replace_checksummed(__sum16 *checksum, __be16 from, 
 	*checksum = (__u16)~sum;
 }
 
-/* Sum `bytes` octets of the frame from `offset`: 0xffff when they include their own valid checksum,
- * -1 when the frame ends before.
+/* Copy `bytes` octets of the frame, 1 to SCRATCH_BLOCK_BYTES, and add them to a sum. */
+static __always_inline __s64 sum_block(struct xdp_md *ctx, struct scratch *scratch, __u32 offset,
+                                       __u64 bytes, __s64 sum)
+{
+	/* The verifier wants to see the bounds, and up to Linux 6.1 it does not learn the lower one
+	 * from a comparison with 0. The compiler must not know better.
+	 */
+	asm volatile("" : "+r"(bytes));
+	bytes = ((bytes - 1) & (SCRATCH_BLOCK_BYTES - 1)) + 1;
+	/* The sum is of whole words: what follows the last octet counts as zero. */
+	*(__u32 *)&scratch->block[(bytes - 1) & (SCRATCH_BLOCK_BYTES - 4)] = 0;
+	if (bpf_xdp_load_bytes(ctx, offset, scratch->block, bytes))
+		return -1;
+	return bpf_csum_diff(0, 0, (void *)scratch->block, (bytes + 3) & ~3ULL, sum);
+}
+
+/* Sum a header of 1 to SCRATCH_BLOCK_BYTES octets at `offset` of the frame: 0xffff when they
+ * include their own valid checksum, -1 when the frame ends before.
+ */
+static __always_inline int sum_header(struct xdp_md *ctx, __u32 offset, __u32 bytes)
+{
+	__u32 first = 0;
+	struct scratch *scratch = map_lookup(MAP_SCRATCH, &first);
+	__s64 sum;
+
+	if (!scratch)
+		return -1;
+	sum = sum_block(ctx, scratch, offset, bytes, 0);
+	return sum < 0 ? -1 : fold(sum);
+}
+
+/* The same for any number of octets.
  *
  * The progress lives in a map because the verifier forgets there what it knows: all exits of the
  * loop then look alike to it, and what follows is verified once instead of once for each length.
@@ -56,23 +88,16 @@ static __always_inline int sum_frame(struct xdp_md *ctx, __u32 offset, __u32 byt
 		return -1;
 	scratch->offset = offset;
 	scratch->bytes = bytes;
-	for (int i = 0; i < FRAME_BYTES_MAX / SCRATCH_BLOCK_BYTES; i++) {
+	for (int i = 0; i < SUMMED_BYTES_MAX / SCRATCH_BLOCK_BYTES; i++) {
 		__u64 block = scratch->bytes;
 
 		if (!block)
 			break;
 		if (block > SCRATCH_BLOCK_BYTES)
 			block = SCRATCH_BLOCK_BYTES;
-		/* The compiler would bound a copy of the register; the verifier wants this one. */
-		asm volatile("" : "+r"(block));
-		block &= 2 * SCRATCH_BLOCK_BYTES - 1;
-		if (block == 0 || block > SCRATCH_BLOCK_BYTES)
+		sum = sum_block(ctx, scratch, scratch->offset, block, sum);
+		if (sum < 0)
 			return -1;
-		/* The sum is of whole words: what follows the last octet counts as zero. */
-		*(__u32 *)&scratch->block[(block - 1) & (SCRATCH_BLOCK_BYTES - 4)] = 0;
-		if (bpf_xdp_load_bytes(ctx, scratch->offset, scratch->block, block))
-			return -1;
-		sum = bpf_csum_diff(0, 0, (void *)scratch->block, (block + 3) & ~3ULL, sum);
 		scratch->offset += block;
 		scratch->bytes -= block;
 	}

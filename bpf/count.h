@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
-/* Counting, at the decision and together with the verdict it explains. */
+/* Counting, at the decision and together with the verdict it explains: one outcome a frame. */
 #pragma once
 
 #include "maps.h"
 #include "reasons.h"
 
-static __always_inline void count_reason(__u32 code)
+static __always_inline void count_outcome(__u32 code)
 {
 	__u64 *counter = map_lookup(MAP_REASON_COUNTERS, &code);
 
@@ -13,15 +13,22 @@ static __always_inline void count_reason(__u32 code)
 		*counter += 1;
 }
 
+/* On the fast path. */
+static __always_inline int redirect(__u32 code)
+{
+	count_outcome(code);
+	return XDP_REDIRECT;
+}
+
 static __always_inline int drop(__u32 code)
 {
-	count_reason(code);
+	count_outcome(code);
 	return XDP_DROP;
 }
 
 static __always_inline int pass(__u32 code)
 {
-	count_reason(code);
+	count_outcome(code);
 	return XDP_PASS;
 }
 

@@ -21,7 +21,9 @@ static __always_inline __u8 traffic_class(const struct ipv6hdr *ip6)
 
 static __always_inline __u8 packet_tos(const struct packet *packet)
 {
-	return is_ipv4(packet) ? ip4(packet)->tos : traffic_class(ip6(packet));
+	if (is_ipv4(packet))
+		return ip4(packet)->tos;
+	return is_ipv6(packet) ? traffic_class(ip6(packet)) : 0;
 }
 
 static __always_inline void set_ecn(struct packet *packet, __u8 ecn)
@@ -37,14 +39,16 @@ static __always_inline void set_ecn(struct packet *packet, __u8 ecn)
 	}
 }
 
-/* RFC 6040 section 4.2, figure 4. Returns 0 when the packet must be dropped: the inner sender
- * cannot understand the congestion mark that the path has set.
+/* RFC 6040 section 4.2, figure 4. What is not IP has no mark to carry on. Returns 0 when the packet
+ * must be dropped: the inner sender cannot understand the congestion mark that the path has set.
  */
 static __always_inline int propagate_ecn(struct packet *packet, __u8 outer)
 {
 	__u8 inner = packet_tos(packet) & ECN_MASK;
 
 	outer &= ECN_MASK;
+	if (!packet->version)
+		return 1;
 	if (outer == ECN_CE && inner == ECN_NOT_ECT)
 		return 0;
 	if (outer == ECN_CE && inner != ECN_CE)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
-/* Sending GRE: the outer header, and the way to the remote. */
+/* Sending GRE: the outer headers, and the way to the remote. */
 #pragma once
 
 #include "deliver.h"
@@ -7,26 +7,38 @@
 #include "mss.h"
 #include "sequence.h"
 
-struct outer4 {
-	struct ethhdr eth;
-	struct iphdr ip;
-	struct gre_base gre;
-} __attribute__((packed));
+/* Where there is no inner TTL to inherit. */
+#define DEFAULT_TTL 64
 
 /* What the outer header takes from the inner one; read before the frame is resized. */
 struct inherited {
-	__be16 protocol;
 	__be16 dont_fragment;
 	__u8 tos;
 	__u8 ttl;
+	__be32 flow_label;
 };
+
+/* The same for all packets of a flow: routers of the underlay spread flows by it (RFC 6438). */
+static __always_inline __be32 flow_label(const struct packet *packet)
+{
+	struct ip_address source, destination;
+	__u32 hash;
+
+	if (!packet->version)
+		return 0;
+	source = packet_source(packet);
+	destination = packet_destination(packet);
+	hash = source.word[0] ^ source.word[1] ^ source.word[2] ^ source.word[3];
+	hash = (hash ^ destination.word[0] ^ destination.word[1]) * 0x9e3779b1;
+	hash = (hash ^ destination.word[2] ^ destination.word[3]) * 0x9e3779b1;
+	return bpf_htonl(hash >> 12);
+}
 
 static __always_inline struct inherited inherit(const struct packet *packet,
                                                 const struct tunnel *tunnel)
 {
 	__u8 tos = packet_tos(packet);
 	struct inherited outer = {
-		.protocol = packet_ethertype(packet),
 		.ttl = tunnel->ttl,
 		.tos = tos,
 	};
@@ -35,44 +47,76 @@ static __always_inline struct inherited inherit(const struct packet *packet,
 	if (!(tunnel->flags & TUNNEL_TOS_INHERIT))
 		outer.tos = (tunnel->tos & ~ECN_MASK) | (tos & ECN_MASK);
 	if (tunnel->flags & TUNNEL_TTL_INHERIT)
-		outer.ttl = packet_ttl(packet);
-	if (tunnel->flags & TUNNEL_PMTUDISC)
+		outer.ttl = packet->version ? packet_ttl(packet) : DEFAULT_TTL;
+	if (tunnel->flags & (TUNNEL_PMTUDISC | TUNNEL_IPV6))
 		outer.dont_fragment = IP_DONT_FRAGMENT;
 	else if (is_ipv4(packet))
 		outer.dont_fragment = ip4(packet)->frag_off & IP_DONT_FRAGMENT;
+	if (tunnel->flags & TUNNEL_IPV6)
+		outer.flow_label = flow_label(packet);
 	return outer;
 }
 
-static __always_inline void fill_outer_ipv4(struct iphdr *ip, const struct tunnel *tunnel,
-                                            const struct inherited *outer, __u32 bytes)
+static __always_inline int fill_outer_ipv4(const struct packet *packet, __u32 offset,
+                                           const struct tunnel *tunnel,
+                                           const struct inherited *outer, __u32 payload)
 {
+	struct iphdr *ip = frame_at(packet, offset, sizeof(*ip));
+
+	if (!ip)
+		return 0;
 	ip->version = 4;
 	ip->ihl = 5;
 	ip->tos = outer->tos;
-	ip->tot_len = bpf_htons(bytes);
+	ip->tot_len = bpf_htons(sizeof(*ip) + payload);
 	/* RFC 6864: only a datagram that may be fragmented needs an identification. */
 	ip->id = outer->dont_fragment ? 0 : (__be16)bpf_get_prandom_u32();
 	ip->frag_off = outer->dont_fragment;
 	ip->ttl = outer->ttl;
 	ip->protocol = IPPROTO_GRE;
 	ip->check = 0;
-	ip->saddr = tunnel->local;
-	ip->daddr = tunnel->remote;
+	ip->saddr = tunnel->local.word[3];
+	ip->daddr = tunnel->remote.word[3];
 	ip->check = ~fold(sum_words(ip, 5));
+	return 1;
+}
+
+static __always_inline int fill_outer_ipv6(const struct packet *packet, __u32 offset,
+                                           const struct tunnel *tunnel,
+                                           const struct inherited *outer, __u32 payload)
+{
+	struct ipv6hdr *ip = frame_at(packet, offset, sizeof(*ip));
+
+	if (!ip)
+		return 0;
+	*(__be32 *)ip = bpf_htonl(6U << 28 | (__u32)outer->tos << 20) | outer->flow_label;
+	ip->payload_len = bpf_htons(payload);
+	ip->nexthdr = IPPROTO_GRE;
+	ip->hop_limit = outer->ttl;
+	__builtin_memcpy(&ip->saddr, &tunnel->local, sizeof(ip->saddr));
+	__builtin_memcpy(&ip->daddr, &tunnel->remote, sizeof(ip->daddr));
+	return 1;
 }
 
 /* Where the remote is. Looked up from the inner end, whose forwarding flag is ours to set. */
-static __always_inline int lookup_remote(struct packet *packet, struct bpf_fib_lookup *fib,
+static __always_inline int lookup_remote(const struct packet *packet, struct bpf_fib_lookup *fib,
                                          const struct tunnel *tunnel, __u8 tos, __u32 bytes)
 {
 	__builtin_memset(fib, 0, sizeof(*fib));
-	fib->family = AF_INET;
 	fib->ifindex = tunnel->inner_ifindex;
 	fib->l4_protocol = IPPROTO_GRE;
 	fib->tot_len = bytes;
-	fib->tos = tos;
-	fib->ipv4_src = tunnel->local;
-	fib->ipv4_dst = tunnel->remote;
+	if (tunnel->flags & TUNNEL_IPV6) {
+		fib->family = AF_INET6;
+		fib->flowinfo = bpf_htonl((__u32)tos << 20);
+		__builtin_memcpy(fib->ipv6_src, &tunnel->local, sizeof(fib->ipv6_src));
+		__builtin_memcpy(fib->ipv6_dst, &tunnel->remote, sizeof(fib->ipv6_dst));
+	} else {
+		fib->family = AF_INET;
+		fib->tos = tos;
+		fib->ipv4_src = tunnel->local.word[3];
+		fib->ipv4_dst = tunnel->remote.word[3];
+	}
 	return bpf_fib_lookup(packet->ctx, fib, sizeof(*fib), 0);
 }
 
@@ -104,79 +148,94 @@ static __always_inline __u32 gre_header_bytes(const struct tunnel *tunnel)
 	return sizeof(struct gre_base) + words * sizeof(__be32);
 }
 
-/* Fill the optional words behind the base header, the checksum last: it covers the others and all
- * that follows. Returns 0 on success.
- */
-static __always_inline int fill_gre_words(struct packet *packet, struct outer4 *outer,
-                                          const struct tunnel *tunnel, __u32 id, __u32 payload)
+static __always_inline int put_word(const struct packet *packet, __u32 offset, __be32 value)
 {
-	void *end = frame_end(packet);
-	__be32 *word = (void *)(outer + 1);
-	__be32 *checksum = 0;
-	int sum;
+	__be32 *word = frame_at(packet, offset, sizeof(*word));
 
-	if (tunnel->flags & TUNNEL_OCSUM) {
-		if ((void *)(word + 1) > end)
-			return -1;
-		*word = 0;
-		checksum = word++;
-		outer->gre.flags |= GRE_CHECKSUM_BIT;
-	}
-	if (tunnel->flags & TUNNEL_OKEY) {
-		if ((void *)(word + 1) > end)
-			return -1;
-		*word++ = tunnel->okey;
-		outer->gre.flags |= GRE_KEY_BIT;
-	}
-	if (tunnel->flags & TUNNEL_OSEQ) {
-		if ((void *)(word + 1) > end)
-			return -1;
-		*word = next_sequence(id);
-		outer->gre.flags |= GRE_SEQUENCE_BIT;
-	}
-	if (!checksum)
+	if (!word)
 		return 0;
-	sum = sum_frame(packet->ctx, sizeof(*outer) - sizeof(outer->gre), payload);
-	if (sum < 0)
-		return -1;
-	*(__sum16 *)checksum = ~sum;
-	return 0;
+	*word = value;
+	return 1;
 }
 
-/* Put the packet into the tunnel and send it to the next hop towards its remote. Nothing is handed
- * over from here: the kernel would send it back through the tunnel's inner end.
+/* Write the GRE header, the checksum last: it covers the rest and all that follows, `payload` bytes
+ * with the header. Returns 0 where the frame ends before.
+ */
+static __always_inline int fill_gre(const struct packet *packet, __u32 offset,
+                                    const struct tunnel *tunnel, __u32 id, __u32 payload)
+{
+	__u32 flags = tunnel->flags, checksum_at = offset + sizeof(struct gre_base);
+	__u32 at = checksum_at;
+	struct gre_base *gre = frame_at(packet, offset, sizeof(*gre));
+	__sum16 *checksum;
+	int sum;
+
+	if (!gre)
+		return 0;
+	gre->flags = (flags & TUNNEL_OCSUM ? GRE_CHECKSUM_BIT : 0) |
+	             (flags & TUNNEL_OKEY ? GRE_KEY_BIT : 0) |
+	             (flags & TUNNEL_OSEQ ? GRE_SEQUENCE_BIT : 0);
+	gre->protocol = packet->protocol;
+	if (flags & TUNNEL_OCSUM) {
+		if (!put_word(packet, at, 0))
+			return 0;
+		at += sizeof(__be32);
+	}
+	if (flags & TUNNEL_OKEY) {
+		if (!put_word(packet, at, tunnel->okey))
+			return 0;
+		at += sizeof(__be32);
+	}
+	if (flags & TUNNEL_OSEQ) {
+		if (!put_word(packet, at, next_sequence(id)))
+			return 0;
+	}
+	if (!(flags & TUNNEL_OCSUM))
+		return 1;
+	sum = sum_frame(packet->ctx, offset, payload);
+	checksum = frame_at(packet, checksum_at, sizeof(*checksum));
+	if (sum < 0 || !checksum)
+		return 0;
+	*checksum = ~sum;
+	return 1;
+}
+
+/* Put what is carried into the tunnel and send it to the next hop towards its remote. Nothing is
+ * handed over from here: the kernel would send it back through the tunnel's inner end.
  */
 static __always_inline int encap(struct packet *packet, struct tunnel *tunnel, __u32 id)
 {
 	struct inherited inherited = inherit(packet, tunnel);
-	__u32 payload = gre_header_bytes(tunnel) + packet->bytes;
+	int is_outer_ipv6 = tunnel->flags & TUNNEL_IPV6;
+	__u32 payload = gre_header_bytes(tunnel) + packet->carried_bytes;
+	__u32 ip_bytes = is_outer_ipv6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr);
 	struct bpf_fib_lookup fib;
-	struct outer4 *outer;
-	__u32 outer_bytes;
-	int result;
+	struct egress egress;
+	int result, is_filled;
+	__u32 ip_at;
 
 	clamp_mss(packet, tunnel);
 	/* What the network may fragment needs no room on the path. */
-	outer_bytes = sizeof(struct iphdr) + payload;
 	result = lookup_remote(packet, &fib, tunnel, inherited.tos,
-	                       inherited.dont_fragment ? outer_bytes : 0);
-	if (is_egress_known(result) && redirect_to(fib.ifindex) != XDP_REDIRECT)
+	                       inherited.dont_fragment ? ip_bytes + payload : 0);
+	if (is_egress_known(result) && redirect_to_egress(fib.ifindex, &egress) != XDP_REDIRECT)
 		return drop_egress(fib.ifindex);
 	if (result != BPF_FIB_LKUP_RET_SUCCESS)
 		return drop_no_next_hop(result);
-	if (resize_frame(packet, sizeof(*outer) - sizeof(outer->gre) + gre_header_bytes(tunnel)))
+	ip_at = link_bytes(&egress);
+	if (resize_frame(packet, ip_at + ip_bytes + gre_header_bytes(tunnel)))
 		return drop(DROP_NO_HEADROOM);
-	outer = frame_start(packet);
-	if ((void *)(outer + 1) > frame_end(packet))
+	if (is_outer_ipv6)
+		is_filled = fill_link(packet, &egress, fib.dmac, fib.smac, bpf_htons(ETH_P_IPV6)) &&
+		            fill_outer_ipv6(packet, ip_at, tunnel, &inherited, payload);
+	else
+		is_filled = fill_link(packet, &egress, fib.dmac, fib.smac, bpf_htons(ETH_P_IP)) &&
+		            fill_outer_ipv4(packet, ip_at, tunnel, &inherited, payload);
+	if (!is_filled || !fill_gre(packet, ip_at + ip_bytes, tunnel, id, payload))
 		return drop(DROP_NO_HEADROOM);
-	fill_ethernet(&outer->eth, fib.dmac, fib.smac, bpf_htons(ETH_P_IP));
-	fill_outer_ipv4(&outer->ip, tunnel, &inherited, outer_bytes);
-	outer->gre.flags = 0;
-	outer->gre.protocol = inherited.protocol;
-	if (fill_gre_words(packet, outer, tunnel, id, payload))
-		return drop(DROP_NO_HEADROOM);
-	if (packet->from)
-		count_received(packet->from_id, packet->bytes);
-	count_transmitted(id, packet->bytes);
-	return XDP_REDIRECT;
+	count_transmitted(id, packet->carried_bytes);
+	if (!packet->is_decapsulated)
+		return redirect(FORWARD_ENCAP);
+	count_received(packet->from_id, packet->carried_bytes);
+	return redirect(FORWARD_RELAY);
 }

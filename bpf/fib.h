@@ -65,10 +65,60 @@ static __always_inline int redirect_to(__u32 ifindex)
 	return bpf_redirect_map(map_ref(MAP_PORTS), ifindex, 0);
 }
 
-static __always_inline void fill_ethernet(struct ethhdr *eth, const __u8 *destination,
-                                          const __u8 *source, __be16 protocol)
+/* The link header that a frame needs on its way out. */
+struct egress {
+	__u32 tag_count;
+	struct vlan_tag tags[VLAN_TAGS_MAX];
+};
+
+/* As redirect_to(), for a device that a look-up has found: a VLAN's frames leave by its trunk. */
+static __always_inline int redirect_to_egress(__u32 ifindex, struct egress *egress)
 {
+	struct device *device;
+
+	egress->tag_count = 0;
+	if (redirect_to(ifindex) == XDP_REDIRECT)
+		return XDP_REDIRECT;
+	device = lookup_device(ifindex);
+	if (!device || device->role != DEVICE_PORT || !device->trunk)
+		return XDP_ABORTED;
+	egress->tag_count = 1 + !!device->tags[1].protocol;
+	egress->tags[0] = device->tags[0];
+	egress->tags[1] = device->tags[1];
+	return redirect_to(device->trunk);
+}
+
+static __always_inline __u32 link_bytes(const struct egress *egress)
+{
+	return sizeof(struct ethhdr) + TAG_BYTES * egress->tag_count;
+}
+
+/* Write the link header at the start of the frame; returns 0 where the frame ends before it. */
+static __always_inline int fill_link(const struct packet *packet, const struct egress *egress,
+                                     const __u8 *destination, const __u8 *source, __be16 protocol)
+{
+	struct ethhdr *eth = frame_start(packet);
+	__be16 *words;
+
+	if ((void *)(eth + 1) > frame_end(packet))
+		return 0;
 	__builtin_memcpy(eth->h_dest, destination, ETH_ALEN);
 	__builtin_memcpy(eth->h_source, source, ETH_ALEN);
-	eth->h_proto = protocol;
+	if (!egress->tag_count) {
+		eth->h_proto = protocol;
+		return 1;
+	}
+	words = &eth->h_proto;
+	if ((void *)(words + 5) > frame_end(packet))
+		return 0;
+	words[0] = egress->tags[0].protocol;
+	words[1] = egress->tags[0].id;
+	if (egress->tag_count == 1) {
+		words[2] = protocol;
+		return 1;
+	}
+	words[2] = egress->tags[1].protocol;
+	words[3] = egress->tags[1].id;
+	words[4] = protocol;
+	return 1;
 }

@@ -10,12 +10,13 @@
 
 #define DEVICE_NAME_BYTES 16 /* IFNAMSIZ */
 #define MAC_BYTES         6
+#define VLAN_TAGS_MAX     2
 #define TUNNELS_MAX       32768
 
 /* Maps by their index in the descriptor array that the loader gives to BPF_PROG_LOAD. */
 enum map_index {
 	MAP_SETTINGS,
-	MAP_ENDPOINTS4,
+	MAP_ENDPOINTS,
 	MAP_TUNNELS,
 	MAP_DEVICES,
 	MAP_PORTS,
@@ -24,6 +25,7 @@ enum map_index {
 	MAP_SCRATCH,
 	MAP_SEQUENCES,
 	MAP_SOURCES,
+	MAP_VLANS,
 	MAP_COUNT,
 };
 
@@ -33,7 +35,12 @@ struct settings {
 	                         */
 };
 
-/* What an entry of MAP_ENDPOINTS4 stands for. The last two answer "why did nothing match?". */
+/* An address of either family; IPv4 as ::ffff:a.b.c.d (RFC 4291 section 2.5.5.2). */
+struct ip_address {
+	__be32 word[4];
+};
+
+/* What an entry of MAP_ENDPOINTS stands for. The last two answer "why did nothing match?". */
 enum endpoint_kind {
 	ENDPOINT_KEYLESS = 0, /* local, remote */
 	ENDPOINT_KEYED = 1,   /* local, remote, key */
@@ -41,12 +48,12 @@ enum endpoint_kind {
 	ENDPOINT_LOCAL = 3,   /* local of any tunnel */
 };
 
-/* Key of MAP_ENDPOINTS4; the value is a tunnel's index in MAP_TUNNELS (kinds 0 and 1). */
-struct endpoint4 {
-	__be32 local;  /* outer destination of what we receive */
-	__be32 remote; /* outer source; 0 for ENDPOINT_LOCAL */
-	__be32 key;    /* 0 unless ENDPOINT_KEYED */
-	__u32 kind;    /* enum endpoint_kind */
+/* Key of MAP_ENDPOINTS; the value is a tunnel's index in MAP_TUNNELS (kinds 0 and 1). */
+struct endpoint {
+	struct ip_address local;  /* outer destination of what we receive */
+	struct ip_address remote; /* outer source; 0 for ENDPOINT_LOCAL */
+	__be32 key;               /* 0 unless ENDPOINT_KEYED */
+	__u32 kind;               /* enum endpoint_kind */
 };
 
 enum tunnel_flags {
@@ -54,25 +61,27 @@ enum tunnel_flags {
 	TUNNEL_PMTUDISC = 1 << 1,    /* outer DF always set; else inner DF is copied */
 	TUNNEL_TTL_INHERIT = 1 << 2, /* outer TTL = inner TTL */
 	TUNNEL_TOS_INHERIT = 1 << 3, /* outer DSCP = inner DSCP */
-	TUNNEL_IKEY = 1 << 4,        /* expect a key; the data path reads it in MAP_ENDPOINTS4 */
+	TUNNEL_IKEY = 1 << 4,        /* expect a key; the data path reads it in MAP_ENDPOINTS */
 	TUNNEL_ICSUM = 1 << 5,       /* expect a checksum */
 	TUNNEL_OCSUM = 1 << 6,       /* send a checksum */
 	TUNNEL_ISEQ = 1 << 7,        /* expect rising sequence numbers */
 	TUNNEL_OSEQ = 1 << 8,        /* send sequence numbers */
 	TUNNEL_SOURCES = 1 << 9,     /* inner sources must be in MAP_SOURCES */
+	TUNNEL_IPV6 = 1 << 10,       /* the outer header is IPv6 */
+	TUNNEL_ETHERNET = 1 << 11,   /* carries Ethernet frames, not IP and MPLS packets */
 };
 
 /* MAP_TUNNELS: one entry a tunnel; an unused entry has inner_ifindex 0. */
 struct tunnel {
 	char name[DEVICE_NAME_BYTES];
-	__be32 local;
-	__be32 remote;
+	struct ip_address local;
+	struct ip_address remote;
 	__be32 ikey;
 	__be32 okey;
 	__u32 flags;          /* enum tunnel_flags */
 	__u32 device_ifindex; /* the end that users see */
 	__u32 inner_ifindex;  /* the end whose program encapsulates */
-	__u32 mtu;            /* largest inner packet, bytes from its IP header */
+	__u32 mtu;            /* largest inner packet, bytes from its IP header or label stack */
 	__u8 device_mac[MAC_BYTES];
 	__u8 ttl;
 	__u8 tos;
@@ -87,15 +96,30 @@ enum device_role {
 	DEVICE_INNER = 3,  /* the other end of a tunnel's device */
 };
 
-/* MAP_DEVICES: ifindex -> what that device is. */
-struct device {
-	__u32 role;          /* enum device_role */
-	__u32 tunnel;        /* index in MAP_TUNNELS, unless DEVICE_PORT */
-	__u8 mac[MAC_BYTES]; /* DEVICE_PORT: frames to another address are not ours */
-	__u8 pad[2];
+struct vlan_tag {
+	__be16 protocol; /* 0x8100 or 0x88a8; 0: no tag */
+	__be16 id;       /* 1..4094 */
 };
 
-/* MAP_TUNNEL_COUNTERS: per CPU, by tunnel index. Bytes count from the inner IP header. */
+/* MAP_DEVICES: ifindex -> what that device is. */
+struct device {
+	__u32 role;   /* enum device_role */
+	__u32 tunnel; /* DEVICE_TUNNEL, DEVICE_INNER: index in MAP_TUNNELS */
+	__u32 trunk;  /* DEVICE_PORT that is a VLAN: where its frames leave, tagged; else 0 */
+	__u8 mac[MAC_BYTES]; /* DEVICE_PORT: frames to another address are not ours */
+	__u8 pad[2];
+	struct vlan_tag tags[VLAN_TAGS_MAX]; /* with trunk; as on the wire, the outer one first */
+};
+
+/* Key of MAP_VLANS; the value is the ifindex of the VLAN's own device, a DEVICE_PORT. */
+struct vlan {
+	__u32 trunk;
+	struct vlan_tag tags[VLAN_TAGS_MAX];
+};
+
+/* MAP_TUNNEL_COUNTERS: per CPU, by tunnel index. Bytes count from what GRE carries: the inner IP
+ * header, label stack or MAC header.
+ */
 struct tunnel_counters {
 	__u64 rx_packets;
 	__u64 rx_bytes;
@@ -103,7 +127,9 @@ struct tunnel_counters {
 	__u64 tx_bytes;
 };
 
-/* MAP_REASON_COUNTERS: per CPU, a __u64 by reason code. MAP_PORTS: devmap hash by ifindex. */
+/* MAP_REASON_COUNTERS: per CPU, a __u64 by outcome (enum reason); every frame is in exactly one.
+ * MAP_PORTS: devmap hash by ifindex.
+ */
 
 #define SCRATCH_BLOCK_BYTES 512
 

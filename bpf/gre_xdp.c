@@ -8,25 +8,48 @@
 /* On every interface of the configuration: GRE in, and packets for a tunnel in. */
 int gre_xdp_port(struct xdp_md *ctx)
 {
-	struct packet packet = {.ctx = ctx};
-	struct cursor cursor = {ctx, frame_start(&packet), frame_end(&packet)};
-	struct ethhdr *eth = parse_ethernet(&cursor);
-	struct device *port;
+	struct packet packet = {.ctx = ctx, .frame_bytes = bpf_xdp_get_buff_len(ctx)};
+	struct cursor cursor = {.ctx = ctx, .frame_bytes = packet.frame_bytes};
+	struct ingress ingress;
+	struct outer outer = {};
+	struct route route;
+	struct link link;
+	enum way way;
 	int verdict;
 
-	if (!eth)
+	if (!parse_link(&cursor, &link) ||
+	    !parse_ip(&packet, &cursor, link.protocol, cursor_left(&cursor)))
 		return pass_unrelated();
-	if (!parse_routed(&packet, &cursor, eth->h_proto, cursor_left(&cursor)))
-		return pass_unrelated();
-	if (!is_ipv4(&packet) || ip4(&packet)->protocol != IPPROTO_GRE)
-		return forward_from_port(&packet, eth);
-	port = lookup_device(ctx->ingress_ifindex);
-	if (!port || !is_own_mac(eth->h_dest, port->mac))
-		return pass_unrelated();
-	verdict = decap4(&packet, &cursor, ip4(&packet));
-	if (verdict != NEXT_STAGE)
-		return verdict;
-	return forward_decapsulated(&packet);
+	ingress = resolve_ingress(ctx, &link);
+	if (parse_outer(&packet, &cursor, &outer)) {
+		if (!is_for_us(&packet, ingress.ifindex))
+			return pass_unrelated();
+		verdict = decap(&packet, &cursor, &outer);
+		if (verdict != NEXT_STAGE)
+			return verdict;
+		way = route_decapsulated(&packet, &route);
+	} else {
+		way = route_from_port(&packet, &ingress, &route);
+	}
+	return forward(&packet, way, &route);
+}
+
+/* What came out of a tunnel's device: a frame, or a packet that is the frame's whole content. */
+static __always_inline int parse_sent(struct packet *packet, struct cursor *cursor,
+                                      const struct tunnel *tunnel)
+{
+	struct link link;
+
+	if (tunnel->flags & TUNNEL_ETHERNET)
+		return carry_frame(packet, cursor, packet->frame_bytes);
+	if (!parse_link(cursor, &link) || link.tag_count)
+		return 0;
+	if (link.protocol == bpf_htons(ETH_P_MPLS_UC))
+		return carry_mpls(packet, cursor, cursor_left(cursor));
+	if (!parse_ip(packet, cursor, link.protocol, cursor_left(cursor)))
+		return 0;
+	carry_ip(packet);
+	return 1;
 }
 
 /* On the inner end of a tunnel's device: whatever the host sends into the tunnel. The kernel has
@@ -34,20 +57,19 @@ int gre_xdp_port(struct xdp_md *ctx)
  */
 int gre_xdp_inner(struct xdp_md *ctx)
 {
-	struct packet packet = {.ctx = ctx};
-	struct cursor cursor = {ctx, frame_start(&packet), frame_end(&packet)};
-	struct ethhdr *eth = parse_ethernet(&cursor);
+	struct packet packet = {.ctx = ctx, .frame_bytes = bpf_xdp_get_buff_len(ctx)};
+	struct cursor cursor = {.ctx = ctx, .frame_bytes = packet.frame_bytes};
 	struct device *device = lookup_device(ctx->ingress_ifindex);
 	struct tunnel *tunnel;
 
-	if (!eth || !device || device->role != DEVICE_INNER)
+	if (!device || device->role != DEVICE_INNER)
 		return drop(DROP_NO_TUNNEL);
 	tunnel = lookup_tunnel(device->tunnel);
 	if (!tunnel || !tunnel->inner_ifindex)
 		return drop(DROP_NO_TUNNEL);
-	if (!parse_routed(&packet, &cursor, eth->h_proto, cursor_left(&cursor)))
+	if (!parse_sent(&packet, &cursor, tunnel))
 		return drop(DROP_INNER_MALFORMED);
-	if (packet.bytes > tunnel->mtu)
+	if (packet.carried_bytes > device_frame_bytes_max(tunnel))
 		return drop(DROP_TOO_BIG);
 	return encap(&packet, tunnel, device->tunnel);
 }

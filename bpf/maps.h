@@ -21,20 +21,16 @@ static __always_inline struct device *lookup_device(__u32 ifindex)
 	return map_lookup(MAP_DEVICES, &ifindex);
 }
 
-static __always_inline __u32 *lookup_endpoint4(__be32 local, __be32 remote, __be32 key, __u32 kind)
+/* The tunnel's index, or 0 where nothing matches. */
+static __always_inline __u32 *lookup_endpoint(struct endpoint *endpoint)
 {
-	struct endpoint4 endpoint = {
-		.local = local,
-		.remote = remote,
-		.key = key,
-		.kind = kind,
-	};
-
-	return map_lookup(MAP_ENDPOINTS4, &endpoint);
+	return map_lookup(MAP_ENDPOINTS, endpoint);
 }
 
-/* Is the outer destination an address where tunnels of ours end? */
-static __always_inline int is_local4(__be32 address)
+/* Do tunnels of ours end at this address? */
+static __always_inline int is_local(const struct ip_address *address)
 {
-	return lookup_endpoint4(address, 0, 0, ENDPOINT_LOCAL) != 0;
+	struct endpoint endpoint = {.local = *address, .kind = ENDPOINT_LOCAL};
+
+	return lookup_endpoint(&endpoint) != 0;
 }

@@ -62,11 +62,13 @@ static __always_inline struct tcphdr *find_syn(const struct packet *packet, __u3
 			return 0;
 		*header_bytes = sizeof(struct iphdr);
 		tcp = (void *)(ip4(packet) + 1);
-	} else {
+	} else if (is_ipv6(packet)) {
 		if (ip6(packet)->nexthdr != IPPROTO_TCP)
 			return 0;
 		*header_bytes = sizeof(struct ipv6hdr);
 		tcp = (void *)(ip6(packet) + 1);
+	} else {
+		return 0;
 	}
 	if ((void *)(tcp + 1) > frame_end(packet) || !tcp->syn)
 		return 0;
@@ -100,9 +102,10 @@ static __always_inline void clamp_mss(struct packet *packet, const struct tunnel
 	bytes = (tcp->doff - 5) * 4;
 	options->bytes = bytes;
 	options_at = packet->at + header + sizeof(*tcp);
+	/* As in sum_block(). */
 	asm volatile("" : "+r"(bytes));
-	bytes &= TCP_OPTIONS_ROOM - 1;
-	if (!bytes || bpf_xdp_load_bytes(packet->ctx, options_at, options->block, bytes))
+	bytes = ((bytes - 1) & (TCP_OPTIONS_ROOM - 1)) + 1;
+	if (bpf_xdp_load_bytes(packet->ctx, options_at, options->block, bytes))
 		return;
 	at = find_mss(options);
 	if (at < 0)

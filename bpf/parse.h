@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
-/* Reading headers: each parse_* checks, advances the cursor and returns the header or 0. */
+/* Reading headers: each parse_* checks, advances the cursor and returns the header, or 0. */
 #pragma once
 
 #include <uapi/linux/if_ether.h>
@@ -27,23 +27,98 @@ struct gre_base {
 	__be16 protocol;
 };
 
-/* Where we are in a frame. Lengths that a header states move it by a number read from the frame,
- * never by one path for each length: the verifier then follows one state, not all their products.
- */
+/* Where we are in a frame. */
 struct cursor {
 	struct xdp_md *ctx;
-	void *at;
-	void *end; /* of the frame; lengths inside headers are checked apart */
+	__u32 at;          /* bytes from the start of the frame */
+	__u32 frame_bytes; /* of the whole frame, more than can be read directly if it has fragments
+	                    */
 };
 
-static __always_inline struct ethhdr *parse_ethernet(struct cursor *cursor)
-{
-	struct ethhdr *eth = cursor->at;
+/* All headers that we read end before this many bytes: two tags, outer IP with options, GRE, inner
+ * Ethernet with two tags, inner IP with options. A power of two: offsets are masked by it.
+ */
+#define HEADERS_ROOM 256
 
-	if ((void *)(eth + 1) > cursor->end)
+/* The same number, but the verifier does not know that. It follows each path on its own as long as
+ * it can tell them apart, and header lengths it tells apart: three link headers, twelve of IP and
+ * eight of GRE would be all their products. After this they look alike.
+ */
+static __always_inline __u32 forget(struct xdp_md *ctx, __u32 number)
+{
+	__u32 unknown = ctx->rx_queue_index;
+
+	number ^= unknown;
+	asm volatile("" : "+r"(number));
+	return number ^ unknown;
+}
+
+static __always_inline void advance(struct cursor *cursor, __u32 bytes)
+{
+	cursor->at = forget(cursor->ctx, cursor->at + bytes) & (HEADERS_ROOM - 1);
+}
+
+/* The next `bytes` octets, or 0 where the frame ends before. */
+static __always_inline void *peek(const struct cursor *cursor, __u32 bytes)
+{
+	void *start = (void *)(long)cursor->ctx->data + cursor->at;
+
+	return start + bytes > (void *)(long)cursor->ctx->data_end ? 0 : start;
+}
+
+/* Bytes of the frame from the cursor on; the cursor never is behind its end by more than that. */
+static __always_inline __u32 cursor_left(const struct cursor *cursor)
+{
+	return cursor->frame_bytes < cursor->at ? 0 : cursor->frame_bytes - cursor->at;
+}
+
+/* The link header: Ethernet and up to two VLAN tags (IEEE 802.1Q, 802.1ad). */
+struct link_header {
+	__u8 addresses[2 * ETH_ALEN];
+	__be16 words[5]; /* protocol; or tag, protocol; or tag, tag, protocol */
+};
+
+#define TAG_BYTES    4
+#define VLAN_ID_MASK bpf_htons(0x0fff)
+
+struct link {
+	__be16 protocol; /* of what follows */
+	__u32 tag_count;
+	struct vlan_tag tags[VLAN_TAGS_MAX];
+};
+
+/* 1 or 0, computed rather than branched on, for forget()'s reason. */
+static __always_inline __u32 is_vlan_protocol(__be16 protocol)
+{
+	__u64 c = protocol ^ bpf_htons(ETH_P_8021Q), s = protocol ^ bpf_htons(ETH_P_8021AD);
+
+	asm volatile("" : "+r"(c), "+r"(s));
+	return ((c - 1) | (s - 1)) >> 63;
+}
+
+/* Read and skip the link header; 0 if the frame is too short for anything to follow. */
+static __always_inline int parse_link(struct cursor *cursor, struct link *link)
+{
+	struct link_header *header = peek(cursor, sizeof(*header));
+	__u32 is_tagged, is_tagged_twice;
+	__be16 *protocol;
+
+	if (!header)
 		return 0;
-	cursor->at = eth + 1;
-	return eth;
+	is_tagged = is_vlan_protocol(header->words[0]);
+	is_tagged_twice = is_tagged & is_vlan_protocol(header->words[2]);
+	link->tag_count = is_tagged + is_tagged_twice;
+	link->tags[0].protocol = header->words[0];
+	link->tags[0].id = header->words[1] & VLAN_ID_MASK;
+	link->tags[1].protocol = header->words[2] & -is_tagged_twice;
+	link->tags[1].id = header->words[3] & VLAN_ID_MASK & -is_tagged_twice;
+	advance(cursor, sizeof(header->addresses) + TAG_BYTES * link->tag_count);
+	protocol = peek(cursor, sizeof(*protocol));
+	if (!protocol)
+		return 0;
+	cursor->at += sizeof(*protocol);
+	link->protocol = *protocol;
+	return 1;
 }
 
 static __always_inline __u32 ip_header_bytes(const struct iphdr *ip)
@@ -51,25 +126,13 @@ static __always_inline __u32 ip_header_bytes(const struct iphdr *ip)
 	return ip->ihl * 4;
 }
 
-/* Bytes of the frame before the cursor. */
-static __always_inline __u32 cursor_offset(const struct cursor *cursor)
-{
-	return cursor->at - (void *)(long)cursor->ctx->data;
-}
-
-/* Bytes of the frame from the cursor on. */
-static __always_inline __u32 cursor_left(const struct cursor *cursor)
-{
-	return cursor->end - cursor->at;
-}
-
 /* A whole, checksummed IPv4 header whose packet fits in `available` bytes (RFC 1812 5.2.2). */
 static __always_inline struct iphdr *parse_ipv4(struct cursor *cursor, __u32 available)
 {
-	struct iphdr *ip = cursor->at;
+	struct iphdr *ip = peek(cursor, sizeof(*ip));
 	__u32 length, header;
 
-	if ((void *)(ip + 1) > cursor->end)
+	if (!ip)
 		return 0;
 	if (ip->version != 4 || ip->ihl < 5)
 		return 0;
@@ -80,34 +143,74 @@ static __always_inline struct iphdr *parse_ipv4(struct cursor *cursor, __u32 ava
 	if (ip->ihl == 5) {
 		if (fold(sum_words(ip, 5)) != 0xffff)
 			return 0;
-	} else if (sum_frame(cursor->ctx, cursor_offset(cursor), header) != 0xffff) {
+	} else if (sum_header(cursor->ctx, cursor->at, header) != 0xffff) {
 		return 0;
 	}
-	cursor->at = (void *)ip + header;
-	return cursor->at > cursor->end ? 0 : ip;
+	advance(cursor, header);
+	return ip;
 }
 
 static __always_inline struct ipv6hdr *parse_ipv6(struct cursor *cursor, __u32 available)
 {
-	struct ipv6hdr *ip6 = cursor->at;
+	struct ipv6hdr *ip6 = peek(cursor, sizeof(*ip6));
 
-	if ((void *)(ip6 + 1) > cursor->end)
+	if (!ip6)
 		return 0;
 	if (ip6->version != 6)
 		return 0;
 	if (sizeof(*ip6) + bpf_ntohs(ip6->payload_len) > available)
 		return 0;
-	cursor->at = ip6 + 1;
+	advance(cursor, sizeof(*ip6));
 	return ip6;
+}
+
+/* RFC 2473 section 5.1, as Linux's ip6gre sends it unless told otherwise (encaplimit). */
+struct encapsulation_limit {
+	__u8 next_header;
+	__u8 length;      /* 0: eight octets */
+	__u8 option;      /* 4 */
+	__u8 option_size; /* 1 */
+	__u8 limit;
+	__u8 pad[3]; /* one PadN option or three Pad1 */
+};
+
+static __always_inline int is_encapsulation_limit(const struct encapsulation_limit *header)
+{
+	int is_padded = header->pad[0] == 1 ? header->pad[1] == 1
+	                                    : !(header->pad[0] | header->pad[1] | header->pad[2]);
+
+	return header->length == 0 && header->option == 4 && header->option_size == 1 && is_padded;
+}
+
+/* What an IPv6 packet carries, for our purposes: GRE stands behind the fixed header, or behind one
+ * Destination Options header that holds a Tunnel Encapsulation Limit and nothing else. Whatever has
+ * other extension headers is the kernel's to read. A fragment of GRE says so in its own header.
+ */
+static __always_inline __u8 parse_ipv6_upper(struct cursor *cursor, __u8 next, int *is_fragment)
+{
+	if (next == IPPROTO_DSTOPTS) {
+		struct encapsulation_limit *limit = peek(cursor, sizeof(*limit));
+
+		if (!limit || !is_encapsulation_limit(limit))
+			return next;
+		next = limit->next_header;
+		advance(cursor, sizeof(*limit));
+	} else if (next == IPPROTO_FRAGMENT) {
+		__u8 *fragment = peek(cursor, 8);
+
+		if (!fragment)
+			return next;
+		*is_fragment = 1;
+		return *fragment;
+	}
+	return next;
 }
 
 static __always_inline struct gre_base *parse_gre_base(struct cursor *cursor)
 {
-	struct gre_base *gre = cursor->at;
+	struct gre_base *gre = peek(cursor, sizeof(*gre));
 
-	if ((void *)(gre + 1) > cursor->end)
-		return 0;
-	cursor->at = gre + 1;
+	cursor->at += sizeof(*gre);
 	return gre;
 }
 
@@ -125,22 +228,26 @@ static __always_inline int parse_gre_words(struct cursor *cursor, __be16 flags,
 	__u32 key_at = bits >> 15 << 2;
 	__u32 sequence_at = key_at + ((bits >> 13 & 1) << 2);
 	__u32 bytes = sequence_at + ((bits >> 12 & 1) << 2);
+	__u32 start = cursor->at;
 	__be32 *word;
 
 	if (flags & GRE_KEY_BIT) {
-		word = cursor->at + key_at;
-		if ((void *)(word + 1) > cursor->end)
+		cursor->at = start + key_at;
+		word = peek(cursor, sizeof(*word));
+		if (!word)
 			return 0;
 		words->key = *word;
 	}
 	if (flags & GRE_SEQUENCE_BIT) {
-		word = cursor->at + sequence_at;
-		if ((void *)(word + 1) > cursor->end)
+		cursor->at = start + sequence_at;
+		word = peek(cursor, sizeof(*word));
+		if (!word)
 			return 0;
 		words->sequence = *word;
 	}
-	cursor->at += bytes;
-	return cursor->at <= cursor->end;
+	cursor->at = start;
+	advance(cursor, bytes);
+	return peek(cursor, 0) != 0;
 }
 
 static __always_inline int is_fragment4(const struct iphdr *ip)

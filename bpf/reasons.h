@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
-/* Why a packet did not take the fast path: numbered, never renumbered, part of the contract.
+/* What becomes of a frame: numbered, never renumbered, part of the contract.
  *
- * 1..63 are drops, 64..127 are passes (handed to the kernel). gre_xdp/reasons.py says what each
- * means and what to do; tests/contract proves the two lists equal.
+ * 1..63 are drops, 64..127 are passes (handed to the kernel); gre_xdp/reasons.py says why each
+ * happens and what to do. From 128 on is the fast path. tests/contract proves the lists equal.
  */
 #pragma once
 
-#define REASON_COUNT      128
-#define REASON_FIRST_PASS 64
+#define REASON_COUNT         192
+#define REASON_FIRST_PASS    64
+#define REASON_FIRST_FORWARD 128
 
 #define FOR_EACH_DROP_REASON(X)     \
 	X(1, UNKNOWN_TUNNEL)        \
@@ -45,14 +46,24 @@
 	X(71, EGRESS_UNATTACHED) \
 	X(72, UNKNOWN_TUNNEL)    \
 	X(73, KEY_MISMATCH)      \
-	X(74, GRE_VERSION)
+	X(74, GRE_VERSION)       \
+	X(75, MPLS)              \
+	X(76, ETHERNET)
+
+#define FOR_EACH_FORWARD(X) \
+	X(128, DECAP)       \
+	X(129, ENCAP)       \
+	X(130, RELAY) /* decap and encap */
 
 enum reason {
-	REASON_NONE = 0, /* unrelated traffic, passed: counted so that outcomes add up to frames */
+	REASON_NONE = 0, /* unrelated traffic, passed */
 #define X(code, name) DROP_##name = code,
 	FOR_EACH_DROP_REASON(X)
 #undef X
 #define X(code, name) PASS_##name = code,
 		FOR_EACH_PASS_REASON(X)
+#undef X
+#define X(code, name) FORWARD_##name = code,
+			FOR_EACH_FORWARD(X)
 #undef X
 };

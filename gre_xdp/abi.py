@@ -9,28 +9,35 @@ from __future__ import annotations
 import ctypes as ct
 import enum
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 from gre_xdp import bpf
 
 # Names the directory of pins: programs and maps of another layout never meet.
-PIN_VERSION = 1
+PIN_VERSION = 2
 
 TUNNELS_MAX = 32768
 # Prefixes of allowed sources, of all tunnels together.
 SOURCES_MAX = 1 << 18
+# VLANs that are interfaces of the configuration.
+VLANS_MAX = 4096
 DEVICE_NAME_BYTES = 16
 MAC_BYTES = 6
+VLAN_TAGS_MAX = 2
 
-_Ipv4 = ct.c_uint8 * 4
+_U32Be = ct.c_uint8 * 4
+_IpAddress = ct.c_uint8 * 16
 _Mac = ct.c_uint8 * MAC_BYTES
+_MAPPED_PREFIX = bytes(10) + b"\xff\xff"
+
+IpAddress = IPv4Address | IPv6Address
 
 
 class MapIndex(enum.IntEnum):
     """Maps by their place in the loader's descriptor array (``enum map_index``)."""
 
     SETTINGS = 0
-    ENDPOINTS4 = 1
+    ENDPOINTS = 1
     TUNNELS = 2
     DEVICES = 3
     PORTS = 4
@@ -39,6 +46,7 @@ class MapIndex(enum.IntEnum):
     SCRATCH = 7
     SEQUENCES = 8
     SOURCES = 9
+    VLANS = 10
 
 
 class EndpointKind(enum.IntEnum):
@@ -63,6 +71,8 @@ class TunnelFlag(enum.IntFlag):
     ISEQ = 1 << 7
     OSEQ = 1 << 8
     SOURCES = 1 << 9
+    IPV6 = 1 << 10
+    ETHERNET = 1 << 11
 
 
 class DeviceRole(enum.IntEnum):
@@ -79,10 +89,15 @@ class Settings(ct.Structure):
     _fields_ = [("unknown_gre_pass", ct.c_uint32)]
 
 
-class Endpoint4(ct.Structure):
-    """``struct endpoint4``, a key: no holes."""
+class Endpoint(ct.Structure):
+    """``struct endpoint``, a key: no holes."""
 
-    _fields_ = [("local", _Ipv4), ("remote", _Ipv4), ("key", _Ipv4), ("kind", ct.c_uint32)]
+    _fields_ = [
+        ("local", _IpAddress),
+        ("remote", _IpAddress),
+        ("key", _U32Be),
+        ("kind", ct.c_uint32),
+    ]
 
 
 class Tunnel(ct.Structure):
@@ -90,10 +105,10 @@ class Tunnel(ct.Structure):
 
     _fields_ = [
         ("name", ct.c_char * DEVICE_NAME_BYTES),
-        ("local", _Ipv4),
-        ("remote", _Ipv4),
-        ("ikey", _Ipv4),
-        ("okey", _Ipv4),
+        ("local", _IpAddress),
+        ("remote", _IpAddress),
+        ("ikey", _U32Be),
+        ("okey", _U32Be),
         ("flags", ct.c_uint32),
         ("device_ifindex", ct.c_uint32),
         ("inner_ifindex", ct.c_uint32),
@@ -106,15 +121,29 @@ class Tunnel(ct.Structure):
     ]
 
 
+class VlanTag(ct.Structure):
+    """``struct vlan_tag``."""
+
+    _fields_ = [("protocol", ct.c_uint8 * 2), ("id", ct.c_uint8 * 2)]
+
+
 class Device(ct.Structure):
     """``struct device``."""
 
     _fields_ = [
         ("role", ct.c_uint32),
         ("tunnel", ct.c_uint32),
+        ("trunk", ct.c_uint32),
         ("mac", _Mac),
         ("pad", ct.c_uint8 * 2),
+        ("tags", VlanTag * VLAN_TAGS_MAX),
     ]
+
+
+class Vlan(ct.Structure):
+    """``struct vlan``, a key: no holes."""
+
+    _fields_ = [("trunk", ct.c_uint32), ("tags", VlanTag * VLAN_TAGS_MAX)]
 
 
 class TunnelCounters(ct.Structure):
@@ -145,23 +174,23 @@ class SourcePrefix(ct.Structure):
 
     _fields_ = [
         ("prefix_bits", ct.c_uint32),
-        ("tunnel", _Ipv4),
-        ("family", _Ipv4),
+        ("tunnel", _U32Be),
+        ("family", _U32Be),
         ("address", ct.c_uint8 * 16),
     ]
 
 
 SOURCE_SCOPE_BITS = 64
 SEQUENCE_SEEN = 1 << 32
-REASON_COUNT = 128
+REASON_COUNT = 192
 
 # The maps themselves, by index. Hashes are not preallocated: they cost what they hold.
 MAPS: dict[MapIndex, bpf.MapSpec] = {
     MapIndex.SETTINGS: bpf.MapSpec("settings", bpf.MAP_TYPE_ARRAY, 4, ct.sizeof(Settings), 1),
-    MapIndex.ENDPOINTS4: bpf.MapSpec(
-        "endpoints4",
+    MapIndex.ENDPOINTS: bpf.MapSpec(
+        "endpoints",
         bpf.MAP_TYPE_HASH,
-        ct.sizeof(Endpoint4),
+        ct.sizeof(Endpoint),
         4,
         # A tunnel has its own entry, its pair's and its local's.
         3 * TUNNELS_MAX,
@@ -198,6 +227,9 @@ MAPS: dict[MapIndex, bpf.MapSpec] = {
         SOURCES_MAX,
         bpf.MAP_FLAG_NO_PREALLOC,
     ),
+    MapIndex.VLANS: bpf.MapSpec(
+        "vlans", bpf.MAP_TYPE_HASH, ct.sizeof(Vlan), 4, VLANS_MAX, bpf.MAP_FLAG_NO_PREALLOC
+    ),
     MapIndex.SCRATCH: bpf.MapSpec("scratch", bpf.MAP_TYPE_PERCPU_ARRAY, 4, ct.sizeof(Scratch), 1),
 }
 
@@ -212,14 +244,16 @@ def read_u32(data: bytes) -> int:
     return ct.c_uint32.from_buffer_copy(data).value
 
 
-def ipv4(address: IPv4Address) -> ct.Array[ct.c_uint8]:
-    """An address in network byte order."""
-    return _Ipv4(*address.packed)
+def ip(address: IpAddress) -> ct.Array[ct.c_uint8]:
+    """An address as ``struct ip_address``: IPv4 as ::ffff:a.b.c.d."""
+    if isinstance(address, IPv4Address):
+        return _IpAddress(*_MAPPED_PREFIX, *address.packed)
+    return _IpAddress(*address.packed)
 
 
 def u32_be(number: int) -> ct.Array[ct.c_uint8]:
     """A number in network byte order."""
-    return _Ipv4(*number.to_bytes(4, "big"))
+    return _U32Be(*number.to_bytes(4, "big"))
 
 
 def gre_key(key: int | None) -> ct.Array[ct.c_uint8]:
@@ -227,14 +261,28 @@ def gre_key(key: int | None) -> ct.Array[ct.c_uint8]:
     return u32_be(key or 0)
 
 
-def read_ipv4(data: ct.Array[ct.c_uint8]) -> IPv4Address:
-    """The inverse of ``ipv4``."""
-    return IPv4Address(bytes(data))
+def read_ip(data: ct.Array[ct.c_uint8]) -> IpAddress:
+    """The inverse of ``ip``."""
+    address = IPv6Address(bytes(data))
+    return address.ipv4_mapped or address
 
 
 def read_u32_be(data: ct.Array[ct.c_uint8]) -> int:
     """The inverse of ``u32_be``."""
     return int.from_bytes(bytes(data), "big")
+
+
+def tag(protocol: int, vlan_id: int) -> VlanTag:
+    """A VLAN tag as it stands on the wire; twice 0 for none."""
+    return VlanTag(
+        protocol=(ct.c_uint8 * 2)(*protocol.to_bytes(2, "big")),
+        id=(ct.c_uint8 * 2)(*vlan_id.to_bytes(2, "big")),
+    )
+
+
+def read_tag(data: VlanTag) -> tuple[int, int]:
+    """The inverse of ``tag``."""
+    return int.from_bytes(bytes(data.protocol), "big"), int.from_bytes(bytes(data.id), "big")
 
 
 def mac(text: str) -> ct.Array[ct.c_uint8]:

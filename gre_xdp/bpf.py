@@ -29,6 +29,11 @@ _PROG_TYPE_XDP = 6
 # Every XDP program is loaded with this type: a link update between none and it is EINVAL.
 _ATTACH_TYPE_XDP = 37
 _LINK_TYPE_XDP = 6
+# Frames of more than one page reach the program, and its devices may have an MTU for them.
+_PROG_FLAG_XDP_HAS_FRAGS = 1 << 5
+# Headers in a frame that GRE carries are not aligned. Processors that we run on do not mind, but
+# User-Mode Linux asks for it like a kernel for one that does.
+_PROG_FLAG_ANY_ALIGNMENT = 1 << 1
 
 XDP_FLAGS_SKB = 1 << 1
 XDP_FLAGS_NATIVE = 1 << 2
@@ -310,6 +315,7 @@ def prog_load(name: str, instructions: bytes, map_fds: Sequence[int]) -> int:
         opts = _ProgLoadOpts(
             sz=ct.sizeof(_ProgLoadOpts),
             expected_attach_type=_ATTACH_TYPE_XDP,
+            prog_flags=_PROG_FLAG_XDP_HAS_FRAGS | _PROG_FLAG_ANY_ALIGNMENT,
             fd_array=fds,
             log_level=log_level,
             log_size=_LOG_BYTES if log else 0,

@@ -26,7 +26,7 @@ _MODE_FLAGS = {"native": bpf.XDP_FLAGS_NATIVE, "skb": bpf.XDP_FLAGS_SKB}
 # The kernel adds this to every devmap: programs may look up, not write.
 _IMPLIED_MAP_FLAGS = 0x80
 _DIGEST_CHARACTERS = 12
-_FILLING_MAPS = (MapIndex.ENDPOINTS4, MapIndex.DEVICES, MapIndex.PORTS, MapIndex.SOURCES)
+_FILLING_MAPS = (MapIndex.ENDPOINTS, MapIndex.DEVICES, MapIndex.PORTS, MapIndex.SOURCES)
 
 
 @cache
@@ -197,26 +197,23 @@ class DataPath:
         """Detach ours from a device; nothing happens if it is not there."""
         (self.pins.links / str(ifindex)).unlink(missing_ok=True)
 
-    # --- ports and devices ----------------------------------------------------------------------
+    # --- targets and devices --------------------------------------------------------------------
 
-    def put_port(self, ifindex: int) -> None:
+    def put_target(self, ifindex: int) -> None:
         """Let the programs send out of a device."""
         key = abi.u32(ifindex)
         bpf.map_update(self._fds[MapIndex.PORTS], key, key)
 
-    def delete_port(self, ifindex: int) -> None:
+    def delete_target(self, ifindex: int) -> None:
         """Stop that."""
         bpf.map_delete(self._fds[MapIndex.PORTS], abi.u32(ifindex))
 
-    def is_port(self, ifindex: int) -> bool:
+    def is_target(self, ifindex: int) -> bool:
         """May the programs send out of a device?"""
         return bpf.map_lookup(self._fds[MapIndex.PORTS], abi.u32(ifindex), 4) is not None
 
-    def put_device(
-        self, ifindex: int, role: abi.DeviceRole, *, tunnel: int = 0, mac: str = ""
-    ) -> None:
+    def put_device(self, ifindex: int, device: abi.Device) -> None:
         """Tell the programs what a device is."""
-        device = abi.Device(role=role, tunnel=tunnel, mac=abi.mac(mac))
         bpf.map_update(self._fds[MapIndex.DEVICES], abi.u32(ifindex), bytes(device))
 
     def delete_device(self, ifindex: int) -> None:
@@ -232,6 +229,22 @@ class DataPath:
             if value is not None:
                 found[abi.read_u32(key)] = abi.Device.from_buffer_copy(value)
         return found
+
+    def vlan(self, vlan: abi.Vlan) -> int | None:
+        """The index of the device that a VLAN's frames come in by."""
+        value = bpf.map_lookup(self._fds[MapIndex.VLANS], bytes(vlan), 4)
+        return None if value is None else abi.read_u32(value)
+
+    def put_vlan(self, vlan: abi.Vlan, ifindex: int) -> None:
+        """Let a VLAN's frames come in by a device."""
+        bpf.map_update(self._fds[MapIndex.VLANS], bytes(vlan), abi.u32(ifindex))
+
+    def forget_vlans(self, ifindex: int) -> None:
+        """Let no VLAN's frames come in by a device."""
+        fd = self._fds[MapIndex.VLANS]
+        for key in bpf.map_keys(fd, ct.sizeof(abi.Vlan)):
+            if bpf.map_lookup(fd, key, 4) == abi.u32(ifindex):
+                bpf.map_delete(fd, key)
 
     # --- settings -------------------------------------------------------------------------------
 
@@ -260,28 +273,28 @@ class DataPath:
         """Write one tunnel's entry."""
         bpf.map_update(self._fds[MapIndex.TUNNELS], abi.u32(tunnel_id), bytes(tunnel))
 
-    def endpoint(self, endpoint: abi.Endpoint4) -> int | None:
+    def endpoint(self, endpoint: abi.Endpoint) -> int | None:
         """The tunnel that receives from an endpoint."""
-        value = bpf.map_lookup(self._fds[MapIndex.ENDPOINTS4], bytes(endpoint), 4)
+        value = bpf.map_lookup(self._fds[MapIndex.ENDPOINTS], bytes(endpoint), 4)
         return None if value is None else abi.read_u32(value)
 
     def endpoints(self) -> dict[bytes, int]:
         """All endpoints, as keys of their map, and the tunnels they stand for."""
-        fd = self._fds[MapIndex.ENDPOINTS4]
+        fd = self._fds[MapIndex.ENDPOINTS]
         found = {}
-        for key in bpf.map_keys(fd, ct.sizeof(abi.Endpoint4)):
+        for key in bpf.map_keys(fd, ct.sizeof(abi.Endpoint)):
             value = bpf.map_lookup(fd, key, 4)
             if value is not None:
                 found[key] = abi.read_u32(value)
         return found
 
-    def put_endpoint(self, endpoint: abi.Endpoint4, tunnel_id: int) -> None:
+    def put_endpoint(self, endpoint: abi.Endpoint, tunnel_id: int) -> None:
         """Let a tunnel receive from an endpoint."""
-        bpf.map_update(self._fds[MapIndex.ENDPOINTS4], bytes(endpoint), abi.u32(tunnel_id))
+        bpf.map_update(self._fds[MapIndex.ENDPOINTS], bytes(endpoint), abi.u32(tunnel_id))
 
     def delete_endpoint(self, key: bytes) -> None:
         """Stop that."""
-        bpf.map_delete(self._fds[MapIndex.ENDPOINTS4], key)
+        bpf.map_delete(self._fds[MapIndex.ENDPOINTS], key)
 
     def sources(self) -> list[abi.SourcePrefix]:
         """All prefixes of allowed inner sources."""
@@ -382,7 +395,7 @@ def attach_failure(error: OSError, device: str, mode: str) -> errors.GreXdpError
     if error.errno == errno.ERANGE:
         return errors.KernelError(
             f"the MTU of {device} is too large for native XDP",
-            remedy="lower its MTU (3500 always fits a page)",
+            remedy="lower its MTU (3500 always fits), or update the driver",
             where=device,
         )
     return errors.KernelError(

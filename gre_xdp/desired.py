@@ -5,19 +5,19 @@ Everything that must be refused is refused on the way, by ``preflight``.
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
 from typing import Literal
 
 from gre_xdp import overhead, preflight
 from gre_xdp.host import Host
 from gre_xdp.memory import Memory
-from gre_xdp.model import Config, Tunnel
+from gre_xdp.model import Config, Interface, Tunnel
 from gre_xdp.netlink.routes import Path
 from gre_xdp.resources import (
     Attachment,
     DataPlane,
     NextHop,
     Policy,
+    Port,
     Resource,
     State,
     Sysctl,
@@ -44,12 +44,25 @@ def desire(config: Config, host: Host, memory: Memory, digest: str) -> State:
     resources.append(DataPlane(digest))
     resources.append(Policy(config.unknown_gre or ("pass" if host.has_kernel_gre else "drop")))
     for interface in config.interfaces:
-        preflight.refuse_interface(interface.name, host)
-        mac = host.links[interface.name].mac
-        resources.append(Attachment(interface.name, "port", interface.mode, digest, mac))
+        preflight.refuse_interface(config, interface, host)
+        resources += _interface(interface, host, digest)
     for tunnel in config.tunnels:
         resources += _tunnel(config, tunnel, host, digest)
     return state(resources)
+
+
+def _interface(interface: Interface, host: Host, digest: str) -> list[Resource]:
+    """The interface, and the program: on itself, or where a VLAN's tagged frames come in."""
+    trunk, tags = host.trunk_of(interface.name)
+    return [
+        Port(
+            name=interface.name,
+            mac=host.links[interface.name].mac,
+            trunk=trunk.name if tags else "",
+            tags=tags,
+        ),
+        Attachment(trunk.name, "port", interface.mode, digest),
+    ]
 
 
 def next_hops(config: Config, host: Host) -> State:
@@ -105,11 +118,8 @@ def _tunnel(config: Config, tunnel: Tunnel, host: Host, digest: str) -> list[Res
     path = host.paths.get((tunnel.local, tunnel.remote))
     mtu = _mtu(tunnel, host, path)
     preflight.refuse_tunnel(config, tunnel, host, path, mtu)
-    # The model refuses other outer families.
-    assert isinstance(tunnel.local, IPv4Address)
-    assert isinstance(tunnel.remote, IPv4Address)
     found: list[Resource] = [
-        TunnelDevice(tunnel.name, mtu),
+        TunnelDevice(tunnel.name, mtu, tunnel.payload),
         TunnelEntry(
             name=tunnel.name,
             local=tunnel.local,
@@ -126,14 +136,16 @@ def _tunnel(config: Config, tunnel: Tunnel, host: Host, digest: str) -> list[Res
             ocsum=tunnel.ocsum,
             iseq=tunnel.iseq,
             oseq=tunnel.oseq,
+            payload=tunnel.payload,
             allowed_sources=frozenset(tunnel.allowed_sources),
         ),
-        Attachment(inner_name(tunnel.name), "inner", "native", digest, ""),
+        Attachment(inner_name(tunnel.name), "inner", "native", digest),
     ]
     found += [TunnelAddress(tunnel.name, address) for address in tunnel.addresses]
     if path is not None:
         found += _next_hop(host, path)
-    found += [TunnelRoute(destination, tunnel.name) for destination in tunnel.routes]
+    is_on_link = tunnel.payload == "ethernet"
+    found += [TunnelRoute(destination, tunnel.name, is_on_link) for destination in tunnel.routes]
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from gre_xdp import sysctl
 from gre_xdp.netlink import Netlink, links, offloads
 from gre_xdp.netlink.links import Link
+from gre_xdp.resources import Payload
 
 # Tells people, and us, whose inner end it is.
 ALIAS = "inner end of gre-xdp tunnel "
@@ -16,6 +17,7 @@ def _sysctls(device: str, inner: str) -> dict[str, str]:
         f"ipv6/conf/{inner}/disable_ipv6": "1",
         # FIB look-ups "from" these devices are refused unless they forward.
         f"ipv4/conf/{inner}/forwarding": "1",
+        f"ipv6/conf/{inner}/forwarding": "1",
         f"ipv4/conf/{device}/forwarding": "1",
         f"ipv6/conf/{device}/forwarding": "1",
         # Linux 6.17: the kernel forwards for this device though "all" does not.
@@ -25,16 +27,30 @@ def _sysctls(device: str, inner: str) -> dict[str, str]:
     }
 
 
-def is_ready(device: Link, inner: Link) -> bool:
+def _features(payload: Payload) -> dict[str, bool]:
+    return {
+        # A local sender's packets must have their checksums before XDP sends them on.
+        offloads.TX_CHECKSUM: False,
+        # NAPI, without which what is redirected into the inner end is lost.
+        offloads.GRO: True,
+        # Tags of frames that a bridge sends must be in the frame, where XDP sees them.
+        **({offloads.TX_VLAN: False} if payload == "ethernet" else {}),
+    }
+
+
+def _inner_mtu(mtu: int) -> int:
+    """A device below IPv6's minimum (RFC 8200 section 5) cannot be asked for IPv6 routes."""
+    return max(mtu, 1280)
+
+
+def is_ready(device: Link, inner: Link, payload: Payload) -> bool:
     """Is everything as ``make_ready`` leaves it?"""
     try:
         return (
             device.is_up
             and inner.is_up
-            and device.is_noarp
-            and inner.mtu == device.mtu
-            and not offloads.get(device.name, offloads.TX_CHECKSUM)
-            and offloads.get(device.name, offloads.GRO)
+            and inner.mtu == _inner_mtu(device.mtu)
+            and offloads.get(device.name, _features(payload)) == _features(payload)
             and all(
                 sysctl.read(path) in (None, value)
                 for path, value in _sysctls(device.name, inner.name).items()
@@ -44,18 +60,18 @@ def is_ready(device: Link, inner: Link) -> bool:
         return False
 
 
-def make_ready(netlink: Netlink, device: Link, inner: Link, mtu: int) -> None:
+def make_ready(netlink: Netlink, device: Link, inner: Link, mtu: int, payload: Payload) -> None:
     """Bring a tunnel's device into service; raises ``OSError``, ``NetlinkError``."""
     for path, value in _sysctls(device.name, inner.name).items():
         if sysctl.read(path) not in (None, value):
             sysctl.write(path, value)
-    if not device.is_noarp:
-        links.set_noarp(netlink, device.index)
-    for link in (device, inner):
-        if link.mtu != mtu:
-            links.set_mtu(netlink, link.index, mtu)
-    offloads.put(device.name, offloads.TX_CHECKSUM, enable=False)
-    offloads.put(device.name, offloads.GRO, enable=True)
+    # An IP tunnel asks no neighbours; a device that is an Ethernet port does.
+    if device.is_noarp != (payload == "ip"):
+        links.set_noarp(netlink, device.index, is_noarp=payload == "ip")
+    for link, wanted in ((device, mtu), (inner, _inner_mtu(mtu))):
+        if link.mtu != wanted:
+            links.set_mtu(netlink, link.index, wanted)
+    offloads.put(device.name, _features(payload))
     links.set_alias(netlink, inner.index, ALIAS + device.name)
     links.set_up(netlink, inner.index)
     links.set_up(netlink, device.index)

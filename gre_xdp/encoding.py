@@ -9,7 +9,7 @@ from typing import Literal
 from gre_xdp import abi
 from gre_xdp.abi import EndpointKind, TunnelFlag
 from gre_xdp.netlink.routes import Network
-from gre_xdp.resources import TunnelEntry
+from gre_xdp.resources import Port, TunnelEntry
 
 
 def encode_tunnel(
@@ -27,12 +27,14 @@ def encode_tunnel(
         TunnelFlag.ISEQ: entry.iseq,
         TunnelFlag.OSEQ: entry.oseq,
         TunnelFlag.SOURCES: bool(entry.allowed_sources),
+        TunnelFlag.IPV6: entry.local.version == 6,
+        TunnelFlag.ETHERNET: entry.payload == "ethernet",
     }
     flags = sum(flag for flag, value in is_set.items() if value)
     return abi.Tunnel(
         name=entry.name.encode(),
-        local=abi.ipv4(entry.local),
-        remote=abi.ipv4(entry.remote),
+        local=abi.ip(entry.local),
+        remote=abi.ip(entry.remote),
         ikey=abi.gre_key(entry.ikey),
         okey=abi.gre_key(entry.okey),
         flags=flags,
@@ -55,8 +57,8 @@ def decode_tunnel(
     inherit: Literal["inherit"] = "inherit"
     return TunnelEntry(
         name=tunnel.name.decode(),
-        local=abi.read_ipv4(tunnel.local),
-        remote=abi.read_ipv4(tunnel.remote),
+        local=abi.read_ip(tunnel.local),
+        remote=abi.read_ip(tunnel.remote),
         ikey=abi.read_u32_be(tunnel.ikey) if flags & TunnelFlag.IKEY else None,
         okey=abi.read_u32_be(tunnel.okey) if flags & TunnelFlag.OKEY else None,
         ttl=inherit if flags & TunnelFlag.TTL_INHERIT else tunnel.ttl,
@@ -69,32 +71,33 @@ def decode_tunnel(
         ocsum=bool(flags & TunnelFlag.OCSUM),
         iseq=bool(flags & TunnelFlag.ISEQ),
         oseq=bool(flags & TunnelFlag.OSEQ),
+        payload="ethernet" if flags & TunnelFlag.ETHERNET else "ip",
         allowed_sources=sources,
         # Without the flag any source passes, whatever the map holds.
         is_bound=is_bound and bool(sources) == bool(flags & TunnelFlag.SOURCES),
     )
 
 
-def receiving_endpoint(entry: TunnelEntry) -> abi.Endpoint4:
+def receiving_endpoint(entry: TunnelEntry) -> abi.Endpoint:
     """What a packet of this tunnel looks like on receive."""
-    return abi.Endpoint4(
-        local=abi.ipv4(entry.local),
-        remote=abi.ipv4(entry.remote),
+    return abi.Endpoint(
+        local=abi.ip(entry.local),
+        remote=abi.ip(entry.remote),
         key=abi.gre_key(entry.ikey),
         kind=EndpointKind.KEYLESS if entry.ikey is None else EndpointKind.KEYED,
     )
 
 
-def pair_endpoint(entry: TunnelEntry) -> abi.Endpoint4:
+def pair_endpoint(entry: TunnelEntry) -> abi.Endpoint:
     """Says that local and remote are known, whatever the key."""
-    return abi.Endpoint4(
-        local=abi.ipv4(entry.local), remote=abi.ipv4(entry.remote), kind=EndpointKind.PAIR
+    return abi.Endpoint(
+        local=abi.ip(entry.local), remote=abi.ip(entry.remote), kind=EndpointKind.PAIR
     )
 
 
-def local_endpoint(entry: TunnelEntry) -> abi.Endpoint4:
+def local_endpoint(entry: TunnelEntry) -> abi.Endpoint:
     """Says that tunnels of ours end at this local."""
-    return abi.Endpoint4(local=abi.ipv4(entry.local), kind=EndpointKind.LOCAL)
+    return abi.Endpoint(local=abi.ip(entry.local), kind=EndpointKind.LOCAL)
 
 
 def encode_source(tunnel_id: int, network: Network) -> abi.SourcePrefix:
@@ -114,3 +117,28 @@ def decode_source(source: abi.SourcePrefix) -> tuple[int, Network]:
     address = bytes(source.address)[: 4 if is_ipv4 else 16]
     bits = source.prefix_bits - abi.SOURCE_SCOPE_BITS
     return abi.read_u32_be(source.tunnel), ip_network((address, bits))
+
+
+def encode_port(port: Port, *, trunk_ifindex: int) -> abi.Device:
+    """An interface as the data path reads it; ``trunk_ifindex`` is 0 unless it is a VLAN."""
+    return abi.Device(
+        role=abi.DeviceRole.PORT,
+        trunk=trunk_ifindex,
+        mac=abi.mac(port.mac),
+        tags=_encode_tags(port.tags),
+    )
+
+
+def decode_tags(tags: ct.Array[abi.VlanTag]) -> tuple[tuple[int, int], ...]:
+    """The tags of a VLAN: protocol and ID, the outer first."""
+    return tuple(found for found in map(abi.read_tag, tags) if found[0])
+
+
+def encode_vlan(trunk_ifindex: int, tags: tuple[tuple[int, int], ...]) -> abi.Vlan:
+    """What a VLAN's frames look like when they come in by its trunk."""
+    return abi.Vlan(trunk=trunk_ifindex, tags=_encode_tags(tags))
+
+
+def _encode_tags(tags: tuple[tuple[int, int], ...]) -> ct.Array[abi.VlanTag]:
+    padded = [*tags, *[(0, 0)] * (abi.VLAN_TAGS_MAX - len(tags))]
+    return (abi.VlanTag * abi.VLAN_TAGS_MAX)(*(abi.tag(*each) for each in padded))

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from gre_xdp import sysctl
 from gre_xdp.device_settings import ALIAS
-from gre_xdp.netlink import DEVICE_GROUP, Netlink, firewall, routes
+from gre_xdp.netlink import DEVICE_GROUP, Netlink, firewall, offloads, routes
 from gre_xdp.netlink.addresses import AddressOn, list_addresses
 from gre_xdp.netlink.firewall import ForwardChain
 from gre_xdp.netlink.links import Link, list_links
@@ -15,6 +15,9 @@ from gre_xdp.netlink.neighbours import Neighbour, list_neighbours
 from gre_xdp.netlink.routes import Address, Path, RouteEntry
 from gre_xdp.owners import program_owner
 from gre_xdp.resources import inner_name
+
+# Of a frame: protocol and ID of each VLAN tag, the outer one first.
+Tags = tuple[tuple[int, int], ...]
 
 _KERNEL_GRE_KINDS = frozenset({"gre", "gretap", "ip6gre", "ip6gretap", "erspan", "ip6erspan"})
 # ip_gre makes these by itself in every namespace; they carry nothing.
@@ -44,6 +47,7 @@ class Host:
     has_force_forwarding: bool
     is_ipv6_off: bool  # for devices to be made: net.ipv6.conf.default.disable_ipv6
     attached: frozenset[int]  # interface indices that hold a link of ours
+    tag_strippers: frozenset[str]  # devices with VLANs whose tags XDP would not see
     xdp_owners: dict[str, str]  # devices with somebody else's XDP program, and whose it is
 
     @property
@@ -67,6 +71,19 @@ class Host:
         """The name of the device with an index, or the index itself."""
         link = self.link_of(ifindex)
         return link.name if link else str(ifindex)
+
+    def trunk_of(self, name: str) -> tuple[Link, Tags]:
+        """Where frames of a device meet XDP, and with what tags: itself and none unless a VLAN."""
+        link = self.links[name]
+        tags: Tags = ()
+        while link.vlan is not None:
+            below = self.link_of(link.peer_index or 0)
+            if below is None:
+                break
+            # The device on top adds the inner tag.
+            tags = (link.vlan, *tags)
+            link = below
+        return link, tags
 
     @cached_property
     def tunnel_pairs(self) -> dict[str, TunnelPair]:
@@ -95,6 +112,20 @@ class Host:
         )
 
 
+def _tag_strippers(links: dict[str, Link]) -> frozenset[str]:
+    """Devices below VLANs that take the tags off before XDP.
+
+    A veth has the feature, but what counts there is whether its peer leaves tags in the frame.
+    """
+    by_index = {link.index: link for link in links.values()}
+    below = {by_index.get(link.peer_index or 0) for link in links.values() if link.vlan}
+    candidates = [
+        link.name for link in below if link is not None and not link.vlan and link.kind != "veth"
+    ]
+    features = (offloads.RX_VLAN, offloads.RX_VLAN_STAG)
+    return frozenset(name for name in candidates if any(offloads.get(name, features).values()))
+
+
 def read_host(
     netlink: Netlink, ends: list[tuple[Address, Address]], attached: frozenset[int]
 ) -> Host:
@@ -120,6 +151,7 @@ def read_host(
         has_force_forwarding=sysctl.read("ipv6/conf/all/force_forwarding") is not None,
         is_ipv6_off=sysctl.read("ipv6/conf/default/disable_ipv6") == "1",
         attached=attached,
+        tag_strippers=_tag_strippers(links),
         xdp_owners={
             name: program_owner(link.xdp_program_id)
             for name, link in links.items()

@@ -25,6 +25,7 @@ from gre_xdp.values import (
     DeviceName,
     Endpoint,
     IPAddress,
+    IPNetwork,
     Key,
     Listener,
     Loc,
@@ -171,6 +172,18 @@ class Tunnel(BaseModel):
         if row and row.is_asked(value):
             raise mistake(f"{row.what} not supported yet by this version", row.remedy)
         return value
+
+    @field_validator("allowed_sources")
+    @classmethod
+    def _fit_payload(
+        cls, sources: tuple[IPNetwork, ...], info: ValidationInfo
+    ) -> tuple[IPNetwork, ...]:
+        if sources and info.data.get("payload") == "ethernet":
+            raise mistake(
+                "an Ethernet tunnel carries frames, whose IP sources are not looked at",
+                'remove this and filter at the bridge, or set payload = "ip"',
+            )
+        return sources
 
     @model_validator(mode="after")
     def _forget_shorthands(self) -> Self:
@@ -323,9 +336,7 @@ class _NotYet(NamedTuple):
     remedy: str
 
 
-# remote needs no row: it is of local's family. Support for a value is a deleted row.
+# Support for a value is a deleted row.
 _NOT_YET: Final = {
-    "local": _NotYet(lambda ip: ip.version == 6, "an IPv6 underlay is", "use IPv4 addresses"),
     "backing": _NotYet(lambda word: word == "kernel", "this backing is", 'write "veth"'),
-    "payload": _NotYet(lambda word: word == "ethernet", "this payload is", 'write "ip"'),
 }

@@ -7,7 +7,9 @@ from gre_xdp.datapath import DataPath
 from gre_xdp.device_settings import is_ready
 from gre_xdp.encoding import (
     decode_source,
+    decode_tags,
     decode_tunnel,
+    encode_vlan,
     local_endpoint,
     pair_endpoint,
     receiving_endpoint,
@@ -22,7 +24,9 @@ from gre_xdp.resources import (
     Attachment,
     DataPlane,
     NextHop,
+    Payload,
     Policy,
+    Port,
     Resource,
     State,
     Sysctl,
@@ -34,7 +38,7 @@ from gre_xdp.resources import (
     state,
 )
 
-GONE = "gone:"  # prefix of the device name of an attachment whose device has vanished
+GONE = "gone:"  # prefix of the device name of an attachment or port whose device has vanished
 
 
 def observe(
@@ -49,12 +53,14 @@ def observe(
     if data_path is not None and data_path.is_complete:
         resources += _data_plane(data_path, digest)
         resources += _attachments(data_path, host)
+        resources += _ports(data_path, host)
         resources += tunnel_entries(data_path, host.links).values()
     pairs = host.tunnel_pairs
     ours = {pair.device.index: tunnel for tunnel, pair in pairs.items()}
     for tunnel, pair in pairs.items():
-        ready = pair.device.name == tunnel and is_ready(pair.device, pair.inner)
-        resources.append(TunnelDevice(tunnel, pair.device.mtu, ready))
+        payload: Payload = "ip" if pair.device.is_noarp else "ethernet"
+        ready = pair.device.name == tunnel and is_ready(pair.device, pair.inner, payload)
+        resources.append(TunnelDevice(tunnel, pair.device.mtu, payload, ready))
     for found in list_addresses(netlink):
         if found.is_ours and found.ifindex in ours:
             resources.append(TunnelAddress(ours[found.ifindex], found.address))
@@ -64,7 +70,8 @@ def observe(
             resources.append(NextHop(link_of.name, neighbour.address))
     for route in host.routes:
         if route.is_ours and route.ifindex in ours:
-            resources.append(TunnelRoute(route.destination, ours[route.ifindex]))
+            device_name = ours[route.ifindex]
+            resources.append(TunnelRoute(route.destination, device_name, route.is_on_link))
     return state(resources)
 
 
@@ -88,21 +95,37 @@ def _data_plane(data_path: DataPath, digest: str) -> list[Resource]:
 
 def _attachments(data_path: DataPath, host: Host) -> list[Resource]:
     programs = data_path.program_ids()
-    devices = data_path.devices()
     found: list[Resource] = []
     for link in data_path.links():
         device = host.link_of(link.ifindex) if link.ifindex else None
         program, digest = programs.get(link.program_id, ("port", "unknown"))
         if device is None:
-            found.append(Attachment(GONE + link.path.name, program, "", digest, ""))
+            found.append(Attachment(GONE + link.path.name, program, "", digest))
             continue
-        known = devices.get(device.index)
-        mac = ""
-        if program == "port" and known is not None and known.role == abi.DeviceRole.PORT:
-            mac = abi.read_mac(known.mac)
-        is_target = data_path.is_port(device.index)
+        is_target = data_path.is_target(device.index)
         mode = device.xdp_mode or ""
-        found.append(Attachment(device.name, program, mode, digest, mac, is_target))
+        found.append(Attachment(device.name, program, mode, digest, is_target))
+    return found
+
+
+def _ports(data_path: DataPath, host: Host) -> list[Resource]:
+    found: list[Resource] = []
+    for ifindex, device in data_path.devices().items():
+        if device.role != abi.DeviceRole.PORT:
+            continue
+        link = host.link_of(ifindex)
+        trunk = host.link_of(device.trunk) if device.trunk else None
+        tags = decode_tags(device.tags)
+        is_known = not device.trunk or (data_path.vlan(encode_vlan(device.trunk, tags)) == ifindex)
+        found.append(
+            Port(
+                name=link.name if link else f"{GONE}{ifindex}",
+                mac=abi.read_mac(device.mac),
+                trunk=trunk.name if trunk else "",
+                tags=tags,
+                is_bound=is_known and (trunk is not None) == bool(device.trunk),
+            )
+        )
     return found
 
 

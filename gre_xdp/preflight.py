@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gre_xdp import errors
-from gre_xdp.host import Host
-from gre_xdp.model import Config, Tunnel
+from gre_xdp.abi import VLAN_TAGS_MAX
+from gre_xdp.host import Host, Tags
+from gre_xdp.model import Config, Interface, Tunnel
+from gre_xdp.netlink.links import Link
 from gre_xdp.netlink.routes import Network, Path
 from gre_xdp.resources import inner_name
 
@@ -32,8 +34,9 @@ def refuse_firewall(config: Config, host: Host) -> None:
     )
 
 
-def refuse_interface(name: str, host: Host) -> None:
-    """An interface is missing, or somebody else's program is on it."""
+def refuse_interface(config: Config, interface: Interface, host: Host) -> None:
+    """An interface is missing, or XDP cannot have it."""
+    name = interface.name
     where = f'interface "{name}"'
     if name not in host.links:
         raise errors.HostError(
@@ -41,13 +44,48 @@ def refuse_interface(name: str, host: Host) -> None:
             remedy="create it, or correct the name; ip link shows those that exist",
             where=where,
         )
-    if name in host.xdp_owners:
+    trunk, tags = host.trunk_of(name)
+    if trunk.name in host.xdp_owners:
         raise errors.ForeignError(
-            f"{name} already runs another XDP program: {host.xdp_owners[name]}",
+            f"{trunk.name} already runs another XDP program: {host.xdp_owners[trunk.name]}",
             remedy="have its owner detach it, or take the interface out of the configuration;"
-            f" ip link set dev {name} xdp off removes a program that nobody owns any more",
+            f" ip link set dev {trunk.name} xdp off removes a program that nobody owns any more",
             where=where,
         )
+    if tags:
+        _refuse_vlan(config, interface, trunk, tags, host)
+
+
+def _refuse_vlan(config: Config, interface: Interface, trunk: Link, tags: Tags, host: Host) -> None:
+    where = f'interface "{interface.name}"'
+    if trunk.vlan is not None:
+        raise errors.HostError(
+            f"{interface.name} is a VLAN on a device of another network namespace",
+            remedy="run gre-xdp in that namespace, or take the interface out of the configuration",
+            where=where,
+        )
+    if len(tags) > VLAN_TAGS_MAX:
+        raise errors.HostError(
+            f"frames of {interface.name} have {len(tags)} VLAN tags, and {VLAN_TAGS_MAX} are read",
+            remedy="take the interface out of the configuration",
+            where=where,
+        )
+    if trunk.name in host.tag_strippers:
+        raise errors.HostError(
+            f"{trunk.name} takes VLAN tags off before XDP can see them",
+            remedy=f"ethtool -K {trunk.name} rxvlan off",
+            where=where,
+        )
+    for other in config.interfaces:
+        if other.name not in host.links:
+            continue
+        if host.trunk_of(other.name)[0] == trunk and other.mode != interface.mode:
+            raise errors.ConfigError(
+                f'mode "{interface.mode}" here and "{other.mode}" of interface "{other.name}"'
+                f" contradict each other: both are served by one program on {trunk.name}",
+                remedy="give both the same mode",
+                where=where,
+            )
 
 
 def refuse_tunnel(config: Config, tunnel: Tunnel, host: Host, path: Path | None, mtu: int) -> None:

@@ -30,6 +30,8 @@ class Reason:
 
 UNRELATED_CODE = 0
 FIRST_PASS_CODE = 64
+# What is no reason but the fast path, by its code (``enum reason`` from REASON_FIRST_FORWARD on).
+FORWARDED = {128: "decap", 129: "encap", 130: "relay"}
 
 
 def _drop(code: int, name: str, meaning: str, remedy: str) -> Reason:
@@ -246,6 +248,19 @@ REASONS: tuple[Reason, ...] = (
         "gre_version",
         "GRE version 1 (PPTP) to a local address of ours: the kernel gets it.",
         "Expected where PPTP is in use.",
+    ),
+    _pass(
+        75,
+        "mpls",
+        "An MPLS packet came out of the tunnel: the kernel routes labels, on the tunnel's device.",
+        "Expected with MPLS. The device needs net.mpls.conf.DEVICE.input = 1.",
+    ),
+    _pass(
+        76,
+        "ethernet",
+        "A frame came out of an Ethernet tunnel, for its device or the bridge there; or a packet is"
+        " routed into one, and the kernel makes the frame.",
+        "Expected with Ethernet tunnels.",
     ),
 )
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import ipaddress
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -19,6 +18,7 @@ from gre_xdp.values import RESERVED_PREFIX
 
 Key = tuple[str, ...]
 Program = Literal["port", "inner"]
+Payload = Literal["ip", "ethernet"]
 
 
 _DEVICE_NAME_CHARACTERS = 15
@@ -87,6 +87,7 @@ class TunnelDevice:
     kind: ClassVar[str] = "device"
     name: str
     mtu: int
+    payload: Payload = "ip"
     is_ready: bool = True
 
     @property
@@ -94,7 +95,8 @@ class TunnelDevice:
         return (self.kind, self.name)
 
     def __str__(self) -> str:
-        return f"{self.name} mtu {self.mtu}" + ("" if self.is_ready else " (not ready)")
+        kind = " ethernet" if self.payload == "ethernet" else ""
+        return f"{self.name}{kind} mtu {self.mtu}" + ("" if self.is_ready else " (not ready)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,6 @@ class Attachment:
     program: Program
     mode: str
     digest: str
-    mac: str  # of a port, as the data path knows it; empty for inner ends
     is_target: bool = True  # may the programs send out of it?
 
     @property
@@ -114,9 +115,32 @@ class Attachment:
         return (self.kind, self.device)
 
     def __str__(self) -> str:
-        mac = f" {self.mac}" if self.mac else ""
         target = "" if self.is_target else " (not a target)"
-        return f"{self.device}{mac} program {self.program} {self.digest} mode {self.mode}{target}"
+        return f"{self.device} program {self.program} {self.digest} mode {self.mode}{target}"
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """An interface of the configuration as the data path knows it.
+
+    A VLAN's frames come and go by its ``trunk``, with its tags (protocol and ID, the outer first).
+    """
+
+    kind: ClassVar[str] = "port"
+    name: str
+    mac: str
+    trunk: str = ""
+    tags: tuple[tuple[int, int], ...] = ()
+    is_bound: bool = True  # do all its map entries agree?
+
+    @property
+    def key(self) -> Key:  # noqa: D102
+        return (self.kind, self.name)
+
+    def __str__(self) -> str:
+        vlan = ".".join(str(vlan_id) for _, vlan_id in self.tags)
+        tagged = f" vlan {vlan} on {self.trunk}" if self.trunk else ""
+        return f"{self.name} {self.mac}{tagged}" + ("" if self.is_bound else " (incomplete)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +149,8 @@ class TunnelEntry:
 
     kind: ClassVar[str] = "tunnel"
     name: str
-    local: ipaddress.IPv4Address
-    remote: ipaddress.IPv4Address
+    local: IpAddress
+    remote: IpAddress
     ikey: int | None
     okey: int | None
     ttl: int | Literal["inherit"]
@@ -139,6 +163,7 @@ class TunnelEntry:
     ocsum: bool = False
     iseq: bool = False
     oseq: bool = False
+    payload: Payload = "ip"
     allowed_sources: frozenset[Network] = frozenset()  # empty: any
     is_bound: bool = True
 
@@ -148,6 +173,7 @@ class TunnelEntry:
 
     def __str__(self) -> str:
         words = [self.name, f"local {self.local} remote {self.remote}"]
+        words += ["ethernet"] if self.payload == "ethernet" else []
         if self.ikey is not None and self.ikey == self.okey:
             words.append(f"key {self.ikey}")
         else:
@@ -205,13 +231,14 @@ class TunnelRoute:
     kind: ClassVar[str] = "route"
     destination: Network
     device: str
+    is_on_link: bool = False  # neighbours behind an Ethernet tunnel are asked for by ARP and ND
 
     @property
     def key(self) -> Key:  # noqa: D102
         return (self.kind, str(self.destination))
 
     def __str__(self) -> str:
-        return f"{self.destination} dev {self.device}"
+        return f"{self.destination} dev {self.device}" + (" on link" if self.is_on_link else "")
 
 
 Resource = (
@@ -220,6 +247,7 @@ Resource = (
     | Policy
     | TunnelDevice
     | Attachment
+    | Port
     | TunnelEntry
     | TunnelAddress
     | NextHop
@@ -235,6 +263,7 @@ CREATION_ORDER: tuple[type[Resource], ...] = (
     NextHop,
     TunnelDevice,
     TunnelEntry,
+    Port,
     Attachment,
     TunnelAddress,
     TunnelRoute,

@@ -6,7 +6,6 @@ Reads only; counters are sums over CPUs.
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,8 +33,8 @@ class TunnelStatus:
     """One tunnel; MTU in bytes, MSS in bytes of TCP payload by inner family."""
 
     name: str
-    local: ipaddress.IPv4Address
-    remote: ipaddress.IPv4Address
+    local: routes.Address
+    remote: routes.Address
     ikey: int | None
     okey: int | None
     backing: str
@@ -202,22 +201,27 @@ def _open() -> Iterator[tuple[DataPath, Netlink]]:
 
 
 def _interfaces(data_path: DataPath, links: dict[int, Link]) -> list[InterfaceStatus]:
-    programs = data_path.program_ids()
-    return [
-        InterfaceStatus(
-            name=links[link.ifindex].name,
-            ifindex=link.ifindex,
-            mode=links[link.ifindex].xdp_mode or "none",
-            program_id=link.program_id,
-            link_pinned=True,
-            driver=links[link.ifindex].kind or "physical",
-            redirect_failures=_redirect_failures(links[link.ifindex]),
+    attached = {link.ifindex: link for link in data_path.links()}
+    found = []
+    for ifindex, device in data_path.devices().items():
+        # A VLAN's frames meet the program where they are tagged.
+        carrier = links.get(device.trunk or ifindex)
+        attachment = attached.get(device.trunk or ifindex)
+        is_port = device.role == abi.DeviceRole.PORT and ifindex in links
+        if not is_port or carrier is None or attachment is None:
+            continue
+        found.append(
+            InterfaceStatus(
+                name=links[ifindex].name,
+                ifindex=ifindex,
+                mode=carrier.xdp_mode or "none",
+                program_id=attachment.program_id,
+                link_pinned=True,
+                driver=carrier.kind or "physical",
+                redirect_failures=_redirect_failures(carrier),
+            )
         )
-        for link in data_path.links()
-        if link.ifindex in links
-        and link.program_id in programs
-        and programs[link.program_id][0] == "port"
-    ]
+    return found
 
 
 def _redirect_failures(link: Link) -> int:

@@ -22,6 +22,7 @@ from gre_xdp.resources import (
     DataPlane,
     NextHop,
     Policy,
+    Port,
     Resource,
     Sysctl,
     TunnelAddress,
@@ -80,6 +81,8 @@ def _put(kernel: Kernel, new: Resource, old: Resource | None) -> None:
             _put_device(kernel, new)
         case TunnelEntry():
             _put_tunnel(kernel, new)
+        case Port():
+            _put_port(kernel, new)
         case Attachment():
             _put_attachment(kernel, new, old)
         case TunnelAddress():
@@ -91,6 +94,7 @@ def _put(kernel: Kernel, new: Resource, old: Resource | None) -> None:
                 kernel.netlink,
                 new.destination,
                 kernel.ifindex(new.device),
+                is_on_link=new.is_on_link,
                 replace=old is not None,
             )
 
@@ -109,6 +113,8 @@ def _delete(kernel: Kernel, old: Resource) -> None:
             _delete_at(kernel, inner, lambda index: links.delete(kernel.netlink, index))
         case TunnelEntry():
             _delete_tunnel(kernel, old)
+        case Port():
+            _delete_port(kernel, old)
         case Attachment():
             _delete_attachment(kernel, old)
         case TunnelAddress():
@@ -204,10 +210,35 @@ def _put_device(kernel: Kernel, new: TunnelDevice) -> None:
     if device.name != new.name:
         links.rename(kernel.netlink, device.index, new.name)
         device = kernel.link(new.name)
-    make_ready(kernel.netlink, device, inner, new.mtu)
+    make_ready(kernel.netlink, device, inner, new.mtu, new.payload)
 
 
-# --- attachments --------------------------------------------------------------------------------
+# --- interfaces ---------------------------------------------------------------------------------
+
+
+def _put_port(kernel: Kernel, new: Port) -> None:
+    data_path = kernel.open_data_path()
+    ifindex = kernel.ifindex(new.name)
+    trunk = kernel.ifindex(new.trunk) if new.trunk else 0
+    data_path.forget_vlans(ifindex)
+    data_path.put_device(ifindex, encoding.encode_port(new, trunk_ifindex=trunk))
+    if trunk:
+        data_path.put_vlan(encoding.encode_vlan(trunk, new.tags), ifindex)
+
+
+def _delete_port(kernel: Kernel, old: Port) -> None:
+    ifindex = _known_ifindex(kernel, old.name)
+    if kernel.data_path is not None and ifindex is not None:
+        kernel.data_path.delete_device(ifindex)
+        kernel.data_path.forget_vlans(ifindex)
+
+
+def _known_ifindex(kernel: Kernel, device: str) -> int | None:
+    """The index of a device, also of one that has vanished (its name is ``GONE`` and the index)."""
+    if device.startswith(GONE):
+        return int(device.removeprefix(GONE))
+    found = kernel.netlink.link_lookup(ifname=device)
+    return int(found[0]) if found else None
 
 
 def _put_attachment(kernel: Kernel, new: Attachment, old: Resource | None) -> None:
@@ -216,29 +247,18 @@ def _put_attachment(kernel: Kernel, new: Attachment, old: Resource | None) -> No
     if isinstance(old, Attachment) and old.mode != new.mode:
         # A link cannot change its mode; the gap is the price of asking for another one.
         data_path.detach(ifindex)
-    if new.program == "port":
-        data_path.put_device(ifindex, abi.DeviceRole.PORT, mac=new.mac)
     try:
         data_path.attach(ifindex, new.program, new.digest, new.mode)
     except OSError as error:
         raise datapath.attach_failure(error, new.device, new.mode) from error
-    data_path.put_port(ifindex)
+    data_path.put_target(ifindex)
 
 
 def _delete_attachment(kernel: Kernel, old: Attachment) -> None:
-    if kernel.data_path is None:
-        return
-    if old.device.startswith(GONE):
-        ifindex = int(old.device.removeprefix(GONE))
-    else:
-        found = kernel.netlink.link_lookup(ifname=old.device)
-        if not found:
-            return
-        ifindex = int(found[0])
-    kernel.data_path.detach(ifindex)
-    kernel.data_path.delete_port(ifindex)
-    if old.program == "port":
-        kernel.data_path.delete_device(ifindex)
+    ifindex = _known_ifindex(kernel, old.device)
+    if kernel.data_path is not None and ifindex is not None:
+        kernel.data_path.detach(ifindex)
+        kernel.data_path.delete_target(ifindex)
 
 
 # --- tunnels ------------------------------------------------------------------------------------
@@ -264,8 +284,8 @@ def _put_tunnel(kernel: Kernel, new: TunnelEntry) -> None:
     )
     kernel.tunnels[tunnel_id] = new
     _forget_devices(data_path, tunnel_id, keep=(device.index, inner.index))
-    data_path.put_device(device.index, abi.DeviceRole.TUNNEL, tunnel=tunnel_id)
-    data_path.put_device(inner.index, abi.DeviceRole.INNER, tunnel=tunnel_id)
+    for link, role in ((device, abi.DeviceRole.TUNNEL), (inner, abi.DeviceRole.INNER)):
+        data_path.put_device(link.index, abi.Device(role=role, tunnel=tunnel_id))
     data_path.put_endpoint(encoding.local_endpoint(new), tunnel_id)
     data_path.put_endpoint(encoding.pair_endpoint(new), tunnel_id)
     data_path.put_endpoint(encoding.receiving_endpoint(new), tunnel_id)

@@ -142,6 +142,9 @@ def _endpoint(value: object) -> IPAddress:
         (address.is_loopback, "a loopback address"),
         (address.is_multicast, "a multicast address"),
         (address == IPv4Address("255.255.255.255"), "the broadcast address"),
+        # Which link it is of, nothing here says.
+        (address.version == 6 and address.is_link_local, "a link-local address"),
+        (isinstance(address, IPv6Address) and address.ipv4_mapped, "an IPv4-mapped address"),
     ):
         if is_so:
             raise mistake(

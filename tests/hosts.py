@@ -37,6 +37,7 @@ def link(name: str, index: int, **changes: Any) -> Link:
         is_noarp=False,
         group=0,
         peer_index=None,
+        vlan=None,
         xdp_mode=None,
         xdp_program_id=None,
         rx_dropped=0,
@@ -123,6 +124,7 @@ def host(*more_links: Link, **changes: Any) -> Host:
         is_ipv6_off=False,
         has_force_forwarding=True,
         attached=frozenset(),
+        tag_strippers=frozenset(),
         xdp_owners={},
     )
     return replace(usual, **changes)

@@ -124,6 +124,7 @@ def apply(options: Options, file: Path | None) -> None:
 
     path = file or options.config
     wanted = config.load(path)
+    reconcile.require_root()
     agent = agent_lock.require_agreement(path)
     with terminable():
         steps = reconcile.apply(wanted)
@@ -179,6 +180,7 @@ def down(options: Options, yes: bool) -> None:
         if not click.confirm(question, err=True):
             output.note("nothing was removed")
             raise click.exceptions.Exit(1)
+    reconcile.require_root()
     stopped = agent_lock.stop()
     if stopped is not None:
         output.note(f"stopped the agent (pid {stopped.pid})")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +25,8 @@ class Link:
     is_up: bool
     is_noarp: bool
     group: int
-    peer_index: int | None
+    peer_index: int | None  # of a veth its other end, of a VLAN the device that it is on
+    vlan: tuple[int, int] | None  # of a VLAN: the protocol and ID of its tag
     xdp_mode: str | None
     xdp_program_id: int | None
     rx_dropped: int
@@ -59,12 +61,22 @@ def _link(message: Any) -> Link:
         is_noarp=bool(message["flags"] & _IFF_NOARP),
         group=message.get_attr("IFLA_GROUP") or 0,
         peer_index=message.get_attr("IFLA_LINK"),
+        vlan=_vlan(info) if info else None,
         xdp_mode=mode,
         xdp_program_id=xdp.get_attr("IFLA_XDP_PROG_ID") if mode else None,
         rx_dropped=statistics.get("rx_dropped", 0),
         tx_dropped=statistics.get("tx_dropped", 0),
         alias=message.get_attr("IFLA_IFALIAS") or "",
     )
+
+
+def _vlan(info: Any) -> tuple[int, int] | None:
+    data = info.get_attr("IFLA_INFO_DATA")
+    if info.get_attr("IFLA_INFO_KIND") != "vlan" or data is None:
+        return None
+    # The protocol is in network byte order, which pyroute2 leaves as it is.
+    protocol = int(data.get_attr("IFLA_VLAN_PROTOCOL"))
+    return (socket.ntohs(protocol), int(data.get_attr("IFLA_VLAN_ID")))
 
 
 def _xdp_mode(attached: Any) -> str | None:
@@ -84,9 +96,9 @@ def add_veth(netlink: Netlink, name: str, inner_name: str, mtu: int) -> None:
     )
 
 
-def set_noarp(netlink: Netlink, index: int) -> None:
-    """Ask no neighbour: whatever is sent into the device is for the tunnel."""
-    netlink.link("set", index=index, flags=_IFF_NOARP, change=_IFF_NOARP)
+def set_noarp(netlink: Netlink, index: int, *, is_noarp: bool) -> None:
+    """Have a device ask no neighbours, or have it ask."""
+    netlink.link("set", index=index, flags=_IFF_NOARP if is_noarp else 0, change=_IFF_NOARP)
 
 
 def set_mtu(netlink: Netlink, index: int, mtu: int) -> None:

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 from pyroute2.ethtool import Ethtool
 
-# A packet that a local socket sends carries an unfinished checksum unless this is off; XDP would
-# send it on as it is.
 TX_CHECKSUM = "tx-checksum-ip-generic"
-# NAPI on a veth, without which frames redirected into its other end are lost.
 GRO = "rx-gro"
+TX_VLAN = "tx-vlan-hw-insert"
+RX_VLAN = "rx-vlan-hw-parse"
+RX_VLAN_STAG = "rx-vlan-stag-hw-parse"
 
 
-def get(device: str, feature: str) -> bool:
-    """Is the feature on? Raises ``OSError`` when the device is gone."""
+def get(device: str, features: Iterable[str]) -> dict[str, bool]:
+    """Which of the features are on, those that the device has; raises ``OSError`` if it is gone."""
     with Ethtool() as ethtool:
-        return bool(ethtool.get_features(device).features[feature].enable)
+        found = ethtool.get_features(device).features
+        return {name: bool(found[name].enable) for name in features if name in found}
 
 
-def put(device: str, feature: str, *, enable: bool) -> None:
-    """Switch a feature."""
+def put(device: str, wanted: Mapping[str, bool]) -> None:
+    """Switch features."""
     with Ethtool() as ethtool:
         features = ethtool.get_features(device)
-        features.features[feature].enable = enable
+        for name, enable in wanted.items():
+            features.features[name].enable = enable
         ethtool.set_features(device, features)

@@ -36,6 +36,7 @@ class RouteEntry:
     ifindex: int | None
     is_ours: bool
     metric: int
+    is_on_link: bool = False
 
     @property
     def is_default_metric(self) -> bool:
@@ -71,6 +72,7 @@ def list_routes(netlink: Netlink) -> list[RouteEntry]:
                     ifindex=message.get_attr("RTA_OIF"),
                     is_ours=message["proto"] == PROTOCOL,
                     metric=message.get_attr("RTA_PRIORITY") or 0,
+                    is_on_link=not (message.get_attr("RTA_GATEWAY") or message.get_attr("RTA_VIA")),
                 )
             )
     return routes
@@ -112,9 +114,12 @@ def path_to(netlink: Netlink, address: Address, source: Address | None = None) -
     )
 
 
-def put(netlink: Netlink, destination: Network, ifindex: int, *, replace: bool) -> None:
+def put(
+    netlink: Netlink, destination: Network, ifindex: int, *, is_on_link: bool, replace: bool
+) -> None:
     """Route a prefix into a tunnel's device, in the main table with the default metric."""
     gateway = GATEWAY_IPV6 if destination.version == 6 else GATEWAY_IPV4
+    next_hop = {} if is_on_link else {"gateway": gateway, "flags": _RTNH_F_ONLINK}
     netlink.route(
         "replace" if replace else "add",
         dst=str(destination),
@@ -122,8 +127,7 @@ def put(netlink: Netlink, destination: Network, ifindex: int, *, replace: bool) 
         oif=ifindex,
         proto=PROTOCOL,
         table=_MAIN_TABLE,
-        gateway=gateway,
-        flags=_RTNH_F_ONLINK,
+        **next_hop,
     )
 
 

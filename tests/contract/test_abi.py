@@ -18,11 +18,15 @@ _HEADER = '#include <uapi/linux/bpf.h>\n#include "gre_abi.h"\n#include "reasons.
 
 STRUCTURES: dict[str, type[ct.Structure]] = {
     "settings": abi.Settings,
-    "endpoint4": abi.Endpoint4,
+    "endpoint": abi.Endpoint,
     "tunnel": abi.Tunnel,
     "device": abi.Device,
+    "vlan": abi.Vlan,
+    "vlan_tag": abi.VlanTag,
     "tunnel_counters": abi.TunnelCounters,
     "scratch": abi.Scratch,
+    "sequences": abi.Sequences,
+    "source_prefix": abi.SourcePrefix,
 }
 ENUMERATIONS: dict[str, type[enum.IntEnum] | type[enum.IntFlag]] = {
     "MAP": abi.MapIndex,
@@ -34,6 +38,7 @@ CONSTANTS = {
     "TUNNELS_MAX": abi.TUNNELS_MAX,
     "DEVICE_NAME_BYTES": abi.DEVICE_NAME_BYTES,
     "MAC_BYTES": abi.MAC_BYTES,
+    "VLAN_TAGS_MAX": abi.VLAN_TAGS_MAX,
     "REASON_COUNT": abi.REASON_COUNT,
     "REASON_FIRST_PASS": reasons.FIRST_PASS_CODE,
     "REASON_NONE": reasons.UNRELATED_CODE,
@@ -53,6 +58,7 @@ def assertions() -> list[str]:
     for prefix, enumeration in ENUMERATIONS.items():
         found += [f"{prefix}_{member.name} == {int(member)}" for member in enumeration]
     found += [f"{name} == {value}" for name, value in CONSTANTS.items()]
+    found += [f"FORWARD_{name.upper()} == {code}" for code, name in reasons.FORWARDED.items()]
     found += [f"{r.verdict.name}_{r.name.upper()} == {r.code}" for r in reasons.REASONS]
     return found
 
@@ -96,7 +102,7 @@ def test_no_field_of_a_structure_is_unknown_to_python() -> None:
 def test_c_has_no_reason_that_python_lacks() -> None:
     """The C lists name exactly as many reasons as Python does."""
     text = (compiler.source_dir() / "reasons.h").read_text()
-    assert text.count("\tX(") == len(reasons.REASONS)
+    assert text.count("\tX(") == len(reasons.REASONS) + len(reasons.FORWARDED)
 
 
 def test_reason_numbers_are_unique_and_in_their_range() -> None:
@@ -112,7 +118,8 @@ def test_reason_numbers_are_unique_and_in_their_range() -> None:
 def test_keys_of_maps_are_as_large_as_their_structures() -> None:
     """A map holds what the structures say, and every map index has a map."""
     assert set(abi.MAPS) == set(abi.MapIndex)
-    assert abi.MAPS[abi.MapIndex.ENDPOINTS4].key_size == ct.sizeof(abi.Endpoint4)
+    assert abi.MAPS[abi.MapIndex.ENDPOINTS].key_size == ct.sizeof(abi.Endpoint)
+    assert abi.MAPS[abi.MapIndex.VLANS].key_size == ct.sizeof(abi.Vlan)
     assert abi.MAPS[abi.MapIndex.TUNNELS].value_size == ct.sizeof(abi.Tunnel)
     assert abi.MAPS[abi.MapIndex.DEVICES].value_size == ct.sizeof(abi.Device)
 

@@ -88,7 +88,7 @@ MISTAKES = {
     "mode-misspelt": Mistake(("mode", "native"), 'name = "eth1"', 'name = "eth1"\nmode = "driver"'),
     "key-too-large": Mistake(("key",), 'name = "fra1"', 'name = "fra1"\nkey = 4294967296'),
     "not-supported-yet": Mistake(
-        ("payload", "not supported"), 'name = "fra1"', 'name = "fra1"\npayload = "ethernet"'
+        ("backing", "not supported"), 'name = "fra1"', 'name = "fra1"\nbacking = "kernel"'
     ),
 }
 

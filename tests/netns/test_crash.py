@@ -87,7 +87,7 @@ def test_undo_gives_a_port_its_program_back(
     gateway = bare_sites.gw_a
     gateway.apply(config_for("a"))
     interface = next(i for i in gateway.snapshot().interfaces if i.name == "eth0")
-    on_maps(gateway, lambda maps: maps.delete_port(interface.ifindex))
+    on_maps(gateway, lambda maps: maps.delete_target(interface.ifindex))
 
     def refuse(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")

@@ -123,7 +123,7 @@ def test_a_removed_tunnel_is_gone_and_its_name_starts_at_zero(bare_sites: Sites)
         (["ethtool", "-K", "fra1", "tx", "on"], "device fra1"),
         (["ip", "link", "del", "fra1"], "device fra1"),
         (["ip", "neigh", "flush", "dev", "eth0"], "neighbour eth0 192.0.2.2"),
-        (["ip", "link", "set", "eth1", "address", "02:00:00:00:00:77"], "attachment eth1"),
+        (["ip", "link", "set", "eth1", "address", "02:00:00:00:00:77"], "port eth1"),
         (["sysctl", "-q", "-w", "net.ipv4.conf.eth1.forwarding=0"], "sysctl"),
     ],
     ids=["route", "address", "down", "mtu", "checksum", "device", "neighbour", "mac", "sysctl"],

@@ -16,9 +16,11 @@ from gre_xdp.datapath import DataPath
 from gre_xdp.resources import Program
 
 UNRELATED = "unrelated"
-_NAMES = {reasons.UNRELATED_CODE: UNRELATED} | {
-    reason.code: f"{reason.verdict.value} {reason.name}" for reason in reasons.REASONS
-}
+_NAMES = (
+    {reasons.UNRELATED_CODE: UNRELATED}
+    | {reason.code: f"{reason.verdict.value} {reason.name}" for reason in reasons.REASONS}
+    | reasons.FORWARDED
+)
 # With the frame's own bookkeeping (struct xdp_frame) this leaves less than an outer header.
 _METADATA_BYTES = 216
 _TUNNEL_COUNTERS = ("rx_packets", "rx_bytes", "tx_packets", "tx_bytes")
@@ -28,7 +30,8 @@ _TUNNEL_COUNTERS = ("rx_packets", "rx_bytes", "tx_packets", "tx_bytes")
 class Outcome:
     """A verdict, the frame that is left (none of a dropped one), and every counter that moved.
 
-    ``reasons`` by "drop NAME", "pass NAME" or "unrelated"; ``tunnels`` by "NAME rx_packets" etc.
+    ``reasons`` by "drop NAME", "pass NAME", "unrelated", "decap", "encap" or "relay"; ``tunnels``
+    by "NAME rx_packets" etc.
     """
 
     verdict: str
@@ -55,18 +58,18 @@ def dropped(reason: str) -> Outcome:
 def decapsulated(tunnel: str, frame: Packet | bytes, reason: str | None = None) -> Outcome:
     """Out of a tunnel: to a port, or for a pass reason to the tunnel's own device."""
     moved = _moved(tunnel, "rx", len(frame) - 14)
-    return Outcome("redirect", bytes(frame), {f"pass {reason}": 1} if reason else {}, moved)
+    return Outcome("redirect", bytes(frame), {f"pass {reason}" if reason else "decap": 1}, moved)
 
 
 def encapsulated(tunnel: str, frame: Packet | bytes, inner: Packet) -> Outcome:
     """Into a tunnel."""
-    return Outcome("redirect", bytes(frame), {}, _moved(tunnel, "tx", len(inner)))
+    return Outcome("redirect", bytes(frame), {"encap": 1}, _moved(tunnel, "tx", len(inner)))
 
 
 def relayed(came: str, left: str, frame: Packet | bytes, inner: Packet) -> Outcome:
     """Out of one tunnel and into another."""
     moved = _moved(came, "rx", len(inner)) | _moved(left, "tx", len(inner))
-    return Outcome("redirect", bytes(frame), {}, moved)
+    return Outcome("redirect", bytes(frame), {"relay": 1}, moved)
 
 
 def _moved(tunnel: str, direction: str, inner_bytes: int) -> dict[str, int]:

@@ -14,7 +14,7 @@ from scapy.layers.inet6 import (
     RouterAlert,
 )
 from scapy.layers.l2 import ARP, Ether
-from scapy.packet import Packet, Raw
+from scapy.packet import Packet
 
 import packets as p
 from program.bench import Bench, Outcome, dropped, encapsulated, passed
@@ -134,10 +134,6 @@ class TestFromLan:
             pytest.param(
                 IPv6(src=p.HOST6, dst=p.SITE6, fl=0xABCDE, tc=0xFC) / TCP(flags="A"),
                 id="ipv6-flow-label",
-            ),
-            pytest.param(
-                IPv6(src=p.HOST6, dst=p.SITE6, nh=47) / p.gre(Raw(b"x"), proto=0x800),
-                id="gre-over-ipv6-of-others",
             ),
             pytest.param(p.udp(p.HOST4, "169.254.20.2"), id="to-the-remote's-inner-address"),
             pytest.param(p.udp(p.HOST6, "fd00:20::2"), id="to-the-remote's-inner-ipv6-address"),

@@ -66,10 +66,6 @@ class TestUnderlay:
                 / p.gre(p.to_lan("plain", 4)),
                 id="gre-over-ipv6",
             ),
-            pytest.param(
-                Ether(src=p.REMOTE_MAC, dst=p.UNDERLAY_MAC) / Dot1Q(vlan=7) / GRE_FRAME[IP].copy(),
-                id="gre-in-a-vlan",
-            ),
             pytest.param(p.patched(GRE_FRAME, 14, b"\x55"), id="outer-version-5"),
             pytest.param(p.patched(GRE_FRAME, 14, b"\x44"), id="outer-ihl-4"),
             pytest.param(p.patched(GRE_FRAME, 14, b"\x4f"), id="outer-ihl-15"),
@@ -130,6 +126,10 @@ class TestLan:
                 id="gre-of-a-host",
             ),
             pytest.param(
+                p.on_lan(IPv6(src=p.HOST6, dst=p.SITE6, nh=47) / p.gre(Raw(b"x"), proto=0x800)),
+                id="gre-over-ipv6-of-a-host",
+            ),
+            pytest.param(
                 p.on_lan(p.udp(p.HOST4, "10.98.0.1", ttl=1)), id="last-hop-to-nowhere-of-ours"
             ),
             pytest.param(
@@ -156,12 +156,6 @@ class TestLan:
             pytest.param(
                 Ether(src=p.HOST_MAC, dst=p.LAN_MAC) / Dot1Q(vlan=7) / p.to_site("plain", 4),
                 id="vlan",
-            ),
-            pytest.param(
-                Ether(src=p.HOST_MAC, dst=p.LAN_MAC)
-                / Dot1Q(vlan=0, prio=5)
-                / p.to_site("plain", 6),
-                id="ipv6-priority-tag",
             ),
             pytest.param(
                 Ether(src=p.HOST_MAC, dst=p.LAN_MAC, type=0x88A8)

@@ -139,10 +139,30 @@ MISTAKES: list[tuple[str, int, str, str]] = [
         'write "10.20.0.0/16"',
     ),
     (
-        f'{PORT}{FRA1}payload = "ethernet"',
+        f'{PORT}{FRA1}backing = "kernel"',
         8,
-        'tunnel "fra1": payload = "ethernet": this payload is not supported yet by this version',
-        'write "ip"',
+        'tunnel "fra1": backing = "kernel": this backing is not supported yet by this version',
+        'write "veth"',
+    ),
+    (
+        f'{PORT}{FRA1}payload = "ethernet"\nallowed_sources = ["10.0.0.0/8"]',
+        9,
+        'tunnel "fra1": allowed_sources: an Ethernet tunnel carries frames, whose IP sources are'
+        " not looked at",
+        'remove this and filter at the bridge, or set payload = "ip"',
+    ),
+    (
+        f'{PORT}[[tunnel]]\nname = "fra1"\nlocal = "fe80::1"\nremote = "2001:db8::2"',
+        6,
+        'tunnel "fra1": local = "fe80::1": a link-local address cannot be an end of a tunnel',
+        "write a unicast address of the underlay",
+    ),
+    (
+        f'{PORT}[[tunnel]]\nname = "fra1"\nlocal = "2001:db8::1"\nremote = "::ffff:192.0.2.1"',
+        7,
+        'tunnel "fra1": remote = "::ffff:192.0.2.1": an IPv4-mapped address cannot be an end of a'
+        " tunnel",
+        "write a unicast address of the underlay",
     ),
     (
         FRA1,

@@ -21,6 +21,7 @@ from gre_xdp.resources import (
     DataPlane,
     NextHop,
     Policy,
+    Port,
     Sysctl,
     TunnelAddress,
     TunnelDevice,
@@ -79,8 +80,10 @@ def test_the_whole_state_of_one_tunnel() -> None:
         Sysctl("ipv6/conf/eth1/force_forwarding", "1"),
         DataPlane(DIGEST),
         Policy("drop"),
-        Attachment("eth0", "port", "native", DIGEST, ETH0.mac),
-        Attachment("eth1", "port", "native", DIGEST, ETH1.mac),
+        Port("eth0", ETH0.mac),
+        Attachment("eth0", "port", "native", DIGEST),
+        Port("eth1", ETH1.mac),
+        Attachment("eth1", "port", "native", DIGEST),
         TunnelDevice("fra1", 1472),
         TunnelEntry(
             name="fra1",
@@ -95,7 +98,7 @@ def test_the_whole_state_of_one_tunnel() -> None:
             mss_ipv4=1432,
             mss_ipv6=1412,
         ),
-        Attachment("gx-fra1", "inner", "native", DIGEST, ""),
+        Attachment("gx-fra1", "inner", "native", DIGEST),
         TunnelAddress("fra1", ip_interface("169.254.10.1/30")),
         TunnelAddress("fra1", ip_interface("fd00:10::1/64")),
         NextHop("eth0", ip_address("192.0.2.254")),
@@ -131,8 +134,8 @@ def test_an_interface_is_attached_in_the_mode_that_was_asked_for() -> None:
     """The mode never falls back; inner ends are veth and always native."""
     asked = config(tunnel(), interface=[{"name": "eth0", "mode": "skb"}])
     assert of_kind(Attachment, asked, host()) == [
-        Attachment("eth0", "port", "skb", DIGEST, ETH0.mac),
-        Attachment("gx-fra1", "inner", "native", DIGEST, ""),
+        Attachment("eth0", "port", "skb", DIGEST),
+        Attachment("gx-fra1", "inner", "native", DIGEST),
     ]
 
 

@@ -15,6 +15,7 @@ from gre_xdp.resources import (
     DataPlane,
     NextHop,
     Policy,
+    Port,
     Resource,
     State,
     Sysctl,
@@ -47,7 +48,8 @@ SYSCTL = Sysctl("ipv4/conf/eth0/forwarding", "1")
 NEIGHBOUR = NextHop("eth0", ip_address("192.0.2.254"))
 DEVICE = TunnelDevice("fra1", 1476)
 TUNNEL = entry()
-PORT = Attachment("eth0", "port", "native", "aaa", "02:00:00:00:00:01")
+PORT = Port("eth0", "02:00:00:00:00:01")
+ATTACHMENT = Attachment("eth0", "port", "native", "aaa")
 ADDRESS = TunnelAddress("fra1", ip_interface("169.254.10.1/30"))
 ROUTE = TunnelRoute(ip_network("10.20.0.0/16"), "fra1")
 ALL: list[Resource] = [
@@ -58,13 +60,14 @@ ALL: list[Resource] = [
     DEVICE,
     TUNNEL,
     PORT,
+    ATTACHMENT,
     ADDRESS,
     ROUTE,
 ]
 # The second tunnel.
 OTHER_DEVICE = TunnelDevice("fra2", 1476)
 OTHER_TUNNEL = entry("fra2", remote=IPv4Address("198.51.100.8"))
-OTHER_INNER = Attachment("gx-fra2", "inner", "native", "aaa", "")
+OTHER_INNER = Attachment("gx-fra2", "inner", "native", "aaa")
 OTHER_ROUTE = TunnelRoute(ip_network("10.21.0.0/16"), "fra2")
 OTHER: list[Resource] = [OTHER_DEVICE, OTHER_TUNNEL, OTHER_INNER, OTHER_ROUTE]
 
@@ -73,7 +76,7 @@ UNREADY = TunnelDevice("fra1", 1476, is_ready=False)
 KEYED = entry(okey=77)
 UNBOUND = entry(is_bound=False)
 MOVED = TunnelRoute(ROUTE.destination, "fra2")
-RENEWED = Attachment("eth0", "port", "native", "bbb", PORT.mac)
+RENEWED = Attachment("eth0", "port", "native", "bbb")
 
 # initial->replacement: what is observed, what is desired, and the words for the steps.
 PLANS: dict[str, tuple[list[Resource], list[Resource], list[str]]] = {
@@ -90,6 +93,7 @@ PLANS: dict[str, tuple[list[Resource], list[Resource], list[str]]] = {
             "create neighbour eth0 192.0.2.254",
             "create device fra1",
             "create tunnel fra1",
+            "create port eth0",
             "create attachment eth0",
             "create address fra1 169.254.10.1/30",
             "create route 10.20.0.0/16",
@@ -102,6 +106,7 @@ PLANS: dict[str, tuple[list[Resource], list[Resource], list[str]]] = {
             "delete route 10.20.0.0/16",
             "delete address fra1 169.254.10.1/30",
             "delete attachment eth0",
+            "delete port eth0",
             "delete tunnel fra1",
             "delete device fra1",
             "delete neighbour eth0 192.0.2.254",
@@ -146,7 +151,7 @@ PLANS: dict[str, tuple[list[Resource], list[Resource], list[str]]] = {
         ["create device fra2", "update route 10.20.0.0/16", "delete device fra1"],
     ),
     "programs aaa->programs bbb": (
-        [PROGRAMS, PORT],
+        [PROGRAMS, ATTACHMENT],
         [RENEWED, DataPlane("bbb")],
         ["update programs", "update attachment eth0"],
     ),

@@ -15,6 +15,7 @@ from gre_xdp.resources import (
     DataPlane,
     NextHop,
     Policy,
+    Port,
     Resource,
     Sysctl,
     TunnelAddress,
@@ -93,13 +94,20 @@ PRINTED: list[tuple[Resource, str, str]] = [
     (Policy("drop"), "policy", "unknown_gre = drop"),
     (TunnelDevice("fra1", 1476), "device fra1", "fra1 mtu 1476"),
     (TunnelDevice("fra1", 1476, is_ready=False), "device fra1", "fra1 mtu 1476 (not ready)"),
+    (TunnelDevice("tap1", 1462, "ethernet"), "device tap1", "tap1 ethernet mtu 1462"),
     (
-        Attachment("eth0", "port", "native", "0123456789ab", "02:00:00:00:00:01"),
+        Attachment("eth0", "port", "native", "0123456789ab"),
         "attachment eth0",
-        "eth0 02:00:00:00:00:01 program port 0123456789ab mode native",
+        "eth0 program port 0123456789ab mode native",
+    ),
+    (Port("eth0", "02:00:00:00:00:01"), "port eth0", "eth0 02:00:00:00:00:01"),
+    (
+        Port("eth0.5", "02:00:00:00:00:01", "eth0", ((0x8100, 5),), is_bound=False),
+        "port eth0.5",
+        "eth0.5 02:00:00:00:00:01 vlan 5 on eth0 (incomplete)",
     ),
     (
-        Attachment("gx-fra1", "inner", "native", "0123456789ab", ""),
+        Attachment("gx-fra1", "inner", "native", "0123456789ab"),
         "attachment gx-fra1",
         "gx-fra1 program inner 0123456789ab mode native",
     ),
@@ -110,6 +118,7 @@ PRINTED: list[tuple[Resource, str, str]] = [
     (tunnel(0, None), "tunnel fra1", f"{_TUNNEL} ikey 0 ttl 64"),
     (tunnel(None, 0), "tunnel fra1", f"{_TUNNEL} okey 0 ttl 64"),
     (tunnel(ttl="inherit", tos=16), "tunnel fra1", "ttl inherit tos 16 mtu 1476"),
+    (tunnel(payload="ethernet"), "tunnel fra1", f"{_TUNNEL} ethernet ttl 64"),
     (tunnel(pmtudisc=False), "tunnel fra1", "mtu 1476 nopmtudisc"),
     (tunnel(is_bound=False), "tunnel fra1", "pmtudisc (incomplete)"),
     (
@@ -126,6 +135,11 @@ PRINTED: list[tuple[Resource, str, str]] = [
         TunnelRoute(ip_network("2001:db8:20::/48"), "fra1"),
         "route 2001:db8:20::/48",
         "2001:db8:20::/48 dev fra1",
+    ),
+    (
+        TunnelRoute(ip_network("10.20.0.0/16"), "tap1", is_on_link=True),
+        "route 10.20.0.0/16",
+        "10.20.0.0/16 dev tap1 on link",
     ),
 ]
 
