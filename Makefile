@@ -12,7 +12,10 @@ STAMP := $(VENV)/.installed
 PACKAGES := python3 python3-venv python3-bpfcc linux-libc-dev libbpf1 \
 	iproute2 iputils-ping ethtool nftables kmod util-linux procps iperf3 tcpdump user-mode-linux gcc libc6-dev
 
-.PHONY: help setup packages demo test lint format bench clean
+# A routing daemon for a test: of its package only the files, as installed it would run as a service.
+BIRD := $(VENV)/bird
+
+.PHONY: help setup packages demo test fuzz lint format bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -45,8 +48,20 @@ demo: ## TCP through an XDP GRE tunnel to a stock Linux kernel, with live counte
 	@$(MAKE) --no-print-directory setup
 	@$(VENV)/bin/gre-xdp lab demo
 
-test: setup ## all tests; without root or BPF those that can run
+test: setup $(BIRD) ## all tests; without root or BPF those that can run
 	$(PYTHON) -m pytest
+
+fuzz: setup ## a million frames of any kind through the programs, on this kernel and on Linux 6.1
+	$(PYTHON) -m pytest tests/fuzz --frames 1000000
+
+$(BIRD): | $(STAMP)
+	@if [ "$$(id -u)" -ne 0 ]; then echo "not root: no routing daemon to test with"; exit 0; fi; \
+	set -e; directory=$$(mktemp -d); chmod 755 "$$directory"; trap "rm -rf $$directory" EXIT; cd "$$directory"; \
+	export DEBIAN_FRONTEND=noninteractive; \
+	apt-cache show bird2 >/dev/null 2>&1 || apt-get update -qq; \
+	libraries=$$(apt-cache depends bird2 | sed -n 's/^ *Depends: \(lib[^ ]*\)$$/\1/p'); \
+	apt-get install -y -qq --no-install-recommends $$libraries; \
+	apt-get download -qq bird2; dpkg-deb -x bird2_*.deb "$(CURDIR)/$(BIRD)"
 
 lint: setup ## ruff, mypy, clang-format
 	$(VENV)/bin/ruff check .

@@ -10,6 +10,7 @@ import contextlib
 import ctypes as ct
 import errno
 import os
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -41,6 +42,8 @@ XDP_FLAGS_NATIVE = 1 << 2
 VERDICTS = ("aborted", "drop", "pass", "tx", "redirect")
 
 _LOG_BYTES = 1 << 20
+_UPDATE_TRIES = 20
+_UPDATE_RETRY_S = 0.01
 _FRAME_ROOM_BYTES = 512
 
 
@@ -277,7 +280,14 @@ def map_lookup(fd: int, key: bytes, value_size: int) -> bytes | None:
 
 def map_update(fd: int, key: bytes, value: bytes) -> None:
     """Create or replace the value of ``key``."""
-    _check(_libbpf().bpf_map_update_elem(fd, key, value, ct.c_uint64(0)), "map update")
+    for _ in range(_UPDATE_TRIES):
+        result = _libbpf().bpf_map_update_elem(fd, key, value, ct.c_uint64(0))
+        if result != -errno.ENOMEM:
+            break
+        # Linux 6.1 on fills its stock of elements a moment after it has run out
+        # (kernel/bpf/memalloc.c): updates in a row can be faster than that.
+        time.sleep(_UPDATE_RETRY_S)
+    _check(result, "map update")
 
 
 def map_delete(fd: int, key: bytes) -> None:

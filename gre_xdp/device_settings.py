@@ -27,6 +27,9 @@ def _sysctls(device: str, inner: str) -> dict[str, str]:
     }
 
 
+_TAG_INSERTION = (offloads.TX_VLAN, offloads.TX_VLAN_STAG)
+
+
 def _features(payload: Payload) -> dict[str, bool]:
     return {
         # A local sender's packets must have their checksums before XDP sends them on.
@@ -34,7 +37,7 @@ def _features(payload: Payload) -> dict[str, bool]:
         # NAPI, without which what is redirected into the inner end is lost.
         offloads.GRO: True,
         # Tags of frames that a bridge sends must be in the frame, where XDP sees them.
-        **({offloads.TX_VLAN: False} if payload == "ethernet" else {}),
+        **(dict.fromkeys(_TAG_INSERTION, False) if payload == "ethernet" else {}),
     }
 
 

@@ -136,7 +136,8 @@ def _delete(kernel: Kernel, old: Resource) -> None:
             )
 
 
-_ABSENT = frozenset({errno.ENOENT, errno.ENODEV, errno.ESRCH, errno.EADDRNOTAVAIL})
+# A device whose MTU is too small for IPv6 has lost its IPv6 addresses: ENXIO.
+_ABSENT = frozenset({errno.ENOENT, errno.ENODEV, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENXIO})
 
 
 def _delete_at(kernel: Kernel, device: str, action: Callable[[int], object]) -> None:
@@ -286,6 +287,8 @@ def _put_tunnel(kernel: Kernel, new: TunnelEntry) -> None:
     _forget_devices(data_path, tunnel_id, keep=(device.index, inner.index))
     for link, role in ((device, abi.DeviceRole.TUNNEL), (inner, abi.DeviceRole.INNER)):
         data_path.put_device(link.index, abi.Device(role=role, tunnel=tunnel_id))
+    # What the remote sends already has somewhere to go before the program is on the inner end.
+    data_path.put_target(inner.index)
     data_path.put_endpoint(encoding.local_endpoint(new), tunnel_id)
     data_path.put_endpoint(encoding.pair_endpoint(new), tunnel_id)
     data_path.put_endpoint(encoding.receiving_endpoint(new), tunnel_id)

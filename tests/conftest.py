@@ -12,7 +12,7 @@ import pytest
 from gre_xdp import abi, bpf, compiler, errors
 
 HERE = Path(__file__).parent
-NEED_BPF = (HERE / "program", HERE / "netns", HERE / "interop")
+NEED_BPF = (HERE / "program", HERE / "netns", HERE / "interop", HERE / "linux61", HERE / "fuzz")
 
 
 def what_is_missing() -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,9 +73,7 @@ def _vlan(info: Any) -> tuple[int, int] | None:
     data = info.get_attr("IFLA_INFO_DATA")
     if info.get_attr("IFLA_INFO_KIND") != "vlan" or data is None:
         return None
-    # The protocol is in network byte order, which pyroute2 leaves as it is.
-    protocol = int(data.get_attr("IFLA_VLAN_PROTOCOL"))
-    return (socket.ntohs(protocol), int(data.get_attr("IFLA_VLAN_ID")))
+    return int(data.get_attr("IFLA_VLAN_PROTOCOL")), int(data.get_attr("IFLA_VLAN_ID"))
 
 
 def _xdp_mode(attached: Any) -> str | None:

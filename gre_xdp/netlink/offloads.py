@@ -9,6 +9,7 @@ from pyroute2.ethtool import Ethtool
 TX_CHECKSUM = "tx-checksum-ip-generic"
 GRO = "rx-gro"
 TX_VLAN = "tx-vlan-hw-insert"
+TX_VLAN_STAG = "tx-vlan-stag-hw-insert"
 RX_VLAN = "rx-vlan-hw-parse"
 RX_VLAN_STAG = "rx-vlan-stag-hw-parse"
 
