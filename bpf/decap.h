@@ -31,7 +31,11 @@ static __always_inline int parse_outer(const struct packet *packet, struct curso
 		is_fragment = is_fragment4(ip4(packet));
 		outer->tos = ip4(packet)->tos;
 	} else {
-		protocol = parse_ipv6_upper(cursor, ip6(packet)->nexthdr, &is_fragment);
+		/* An IPv4 address written so must not reach a tunnel over IPv4. */
+		if (is_mapped6(&ip6(packet)->daddr))
+			return 0;
+		protocol = parse_ipv6_upper(cursor, ip6(packet)->nexthdr,
+		                            packet->bytes - sizeof(struct ipv6hdr), &is_fragment);
 		outer->tos = traffic_class(ip6(packet));
 	}
 	if (protocol != IPPROTO_GRE)
@@ -87,6 +91,9 @@ static __always_inline int refuse_inner(const struct packet *packet, const struc
 	struct ip_address destination;
 	__u8 protocol;
 
+	/* Behind labels no source can be seen: where only some are allowed, none is. */
+	if (packet->protocol == bpf_htons(ETH_P_MPLS_UC) && packet->from->flags & TUNNEL_SOURCES)
+		return drop(DROP_INNER_SOURCE);
 	if (packet->protocol != bpf_htons(ETH_P_IP) && packet->protocol != bpf_htons(ETH_P_IPV6))
 		return NEXT_STAGE;
 	if (is_ipv4(packet) ? is_martian_source4(ip4(packet)->saddr)
@@ -115,6 +122,24 @@ static __always_inline int refuse_sequence(const struct packet *packet, __be16 f
 	return NEXT_STAGE;
 }
 
+/* A driver may put a long frame into several pieces, of which only the first can be read: headers
+ * that are not in it are not missing.
+ */
+static __always_inline __u32 unless_split(const struct packet *packet, const struct cursor *cursor,
+                                          __u32 reason)
+{
+	__u32 readable = frame_end(packet) - frame_start(packet);
+
+	if (readable < packet->frame_bytes && readable < cursor->at + sizeof(struct ipv6hdr))
+		return DROP_SPLIT_HEADERS;
+	return reason;
+}
+
+static __always_inline int drop_malformed(const struct packet *packet, const struct cursor *cursor)
+{
+	return drop(unless_split(packet, cursor, DROP_INNER_MALFORMED));
+}
+
 /* Read what GRE carries, `bytes` at the cursor: it becomes the packet. */
 static __always_inline int parse_carried(struct packet *packet, struct cursor *cursor,
                                          __be16 protocol, __u32 bytes)
@@ -122,14 +147,16 @@ static __always_inline int parse_carried(struct packet *packet, struct cursor *c
 	if (packet->from->flags & TUNNEL_ETHERNET) {
 		if (protocol != bpf_htons(ETH_P_TEB))
 			return drop(DROP_UNKNOWN_PROTOCOL);
-		return carry_frame(packet, cursor, bytes) ? NEXT_STAGE : drop(DROP_INNER_MALFORMED);
+		return carry_frame(packet, cursor, bytes) ? NEXT_STAGE
+		                                          : drop_malformed(packet, cursor);
 	}
 	if (protocol == bpf_htons(ETH_P_MPLS_UC))
-		return carry_mpls(packet, cursor, bytes) ? NEXT_STAGE : drop(DROP_INNER_MALFORMED);
+		return carry_mpls(packet, cursor, bytes) ? NEXT_STAGE
+		                                         : drop_malformed(packet, cursor);
 	if (protocol != bpf_htons(ETH_P_IP) && protocol != bpf_htons(ETH_P_IPV6))
 		return drop(DROP_UNKNOWN_PROTOCOL);
 	if (!parse_ip(packet, cursor, protocol, bytes))
-		return drop(DROP_INNER_MALFORMED);
+		return drop_malformed(packet, cursor);
 	carry_ip(packet);
 	return NEXT_STAGE;
 }
@@ -150,7 +177,7 @@ static __always_inline int decap(struct packet *packet, struct cursor *cursor, s
 		return refuse_broken(endpoint, DROP_OUTER_FRAGMENT);
 	gre = parse_gre_base(cursor);
 	if (!gre || outer->payload_bytes < sizeof(*gre))
-		return refuse_broken(endpoint, DROP_GRE_TRUNCATED);
+		return refuse_broken(endpoint, unless_split(packet, cursor, DROP_GRE_TRUNCATED));
 	flags = gre->flags;
 	protocol = gre->protocol;
 	if (flags & GRE_VERSION_MASK)
@@ -159,7 +186,7 @@ static __always_inline int decap(struct packet *packet, struct cursor *cursor, s
 	if (flags & GRE_ROUTING_BIT)
 		return refuse_broken(endpoint, DROP_GRE_ROUTING_BIT);
 	if (!parse_gre_words(cursor, flags, &words))
-		return refuse_broken(endpoint, DROP_GRE_TRUNCATED);
+		return refuse_broken(endpoint, unless_split(packet, cursor, DROP_GRE_TRUNCATED));
 	header = cursor->at - start;
 	if (header > outer->payload_bytes)
 		return refuse_broken(endpoint, DROP_GRE_TRUNCATED);

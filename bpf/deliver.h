@@ -10,8 +10,8 @@
 static __always_inline __u32 device_frame_bytes_max(const struct tunnel *tunnel)
 {
 	if (tunnel->flags & TUNNEL_ETHERNET)
-		return tunnel->mtu + sizeof(struct ethhdr) + TAG_BYTES;
-	return tunnel->mtu;
+		return tunnel->device_mtu + sizeof(struct ethhdr) + TAG_BYTES;
+	return tunnel->device_mtu;
 }
 
 /* Decapsulate onto the tunnel's own device: the frame enters by its inner end, so that it arrives

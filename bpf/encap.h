@@ -18,6 +18,14 @@ struct inherited {
 	__be32 flow_label;
 };
 
+/* Every bit in has a say in every bit out. */
+static __always_inline __u32 mix(__u32 hash)
+{
+	hash = (hash ^ hash >> 16) * 0x85ebca6b;
+	hash = (hash ^ hash >> 13) * 0xc2b2ae35;
+	return hash ^ hash >> 16;
+}
+
 /* The same for all packets of a flow: routers of the underlay spread flows by it (RFC 6438). */
 static __always_inline __be32 flow_label(const struct packet *packet)
 {
@@ -29,9 +37,9 @@ static __always_inline __be32 flow_label(const struct packet *packet)
 	source = packet_source(packet);
 	destination = packet_destination(packet);
 	hash = source.word[0] ^ source.word[1] ^ source.word[2] ^ source.word[3];
-	hash = (hash ^ destination.word[0] ^ destination.word[1]) * 0x9e3779b1;
-	hash = (hash ^ destination.word[2] ^ destination.word[3]) * 0x9e3779b1;
-	return bpf_htonl(hash >> 12);
+	hash = mix(hash) ^ destination.word[0] ^ destination.word[1];
+	hash = mix(hash) ^ destination.word[2] ^ destination.word[3];
+	return bpf_htonl(mix(hash) >> 12);
 }
 
 static __always_inline struct inherited inherit(const struct packet *packet,
@@ -52,6 +60,11 @@ static __always_inline struct inherited inherit(const struct packet *packet,
 		outer.dont_fragment = IP_DONT_FRAGMENT;
 	else if (is_ipv4(packet))
 		outer.dont_fragment = ip4(packet)->frag_off & IP_DONT_FRAGMENT;
+	/* Sent by a route that does not know how narrow the path is: better in fragments than not.
+	 */
+	if (packet->bytes > tunnel->mtu && is_ipv4(packet) &&
+	    !(ip4(packet)->frag_off & IP_DONT_FRAGMENT))
+		outer.dont_fragment = 0;
 	if (tunnel->flags & TUNNEL_IPV6)
 		outer.flow_label = flow_label(packet);
 	return outer;
@@ -211,13 +224,16 @@ static __always_inline int encap(struct packet *packet, struct tunnel *tunnel, _
 	__u32 ip_bytes = is_outer_ipv6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr);
 	struct bpf_fib_lookup fib;
 	struct egress egress;
-	int result, is_filled;
+	int result, is_filled, must_fit;
 	__u32 ip_at;
 
 	clamp_mss(packet, tunnel);
-	/* What the network may fragment needs no room on the path. */
+	/* What the network may fragment needs no room on the path. A frame with tags, though, may
+	 * be longer than even the first link takes.
+	 */
+	must_fit = inherited.dont_fragment || tunnel->flags & TUNNEL_ETHERNET;
 	result = lookup_remote(packet, &fib, tunnel, inherited.tos,
-	                       inherited.dont_fragment ? ip_bytes + payload : 0);
+	                       must_fit ? ip_bytes + payload : 0);
 	if (is_egress_known(result) && redirect_to_egress(fib.ifindex, &egress) != XDP_REDIRECT)
 		return drop_egress(fib.ifindex);
 	if (result != BPF_FIB_LKUP_RET_SUCCESS)

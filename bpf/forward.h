@@ -105,7 +105,7 @@ static __always_inline enum way route_from_port(struct packet *packet,
 	if (!is_egress_known(lookup_route(packet, &route->fib, ingress->ifindex, 0)))
 		return WAY_UNRELATED;
 	route->tunnel = lookup_egress_tunnel(route->fib.ifindex, &route->id);
-	if (!route->tunnel || !is_for_us(packet, ingress->ifindex))
+	if (!route->tunnel || !is_for_us(packet, ingress))
 		return WAY_UNRELATED;
 	if (is_ipv4(packet) ? is_martian_source4(ip4(packet)->saddr)
 	                    : is_martian_source6(ip6(packet)))

@@ -81,7 +81,8 @@ struct tunnel {
 	__u32 flags;          /* enum tunnel_flags */
 	__u32 device_ifindex; /* the end that users see */
 	__u32 inner_ifindex;  /* the end whose program encapsulates */
-	__u32 mtu;            /* largest inner packet, bytes from its IP header or label stack */
+	__u32 mtu;        /* largest inner packet sent, bytes from its IP header or label stack */
+	__u32 device_mtu; /* largest that the device takes: more, while the path is narrower */
 	__u8 device_mac[MAC_BYTES];
 	__u8 ttl;
 	__u8 tos;
@@ -107,7 +108,8 @@ struct device {
 	__u32 tunnel; /* DEVICE_TUNNEL, DEVICE_INNER: index in MAP_TUNNELS */
 	__u32 trunk;  /* DEVICE_PORT that is a VLAN: where its frames leave, tagged; else 0 */
 	__u8 mac[MAC_BYTES]; /* DEVICE_PORT: frames to another address are not ours */
-	__u8 pad[2];
+	__u8 has_vlans;      /* DEVICE_PORT: VLANs on it are ports, too, so tags tell them apart */
+	__u8 pad;
 	struct vlan_tag tags[VLAN_TAGS_MAX]; /* with trunk; as on the wire, the outer one first */
 };
 

@@ -22,7 +22,7 @@ int gre_xdp_port(struct xdp_md *ctx)
 		return pass_unrelated();
 	ingress = resolve_ingress(ctx, &link);
 	if (parse_outer(&packet, &cursor, &outer)) {
-		if (!is_for_us(&packet, ingress.ifindex))
+		if (!is_for_us(&packet, &ingress))
 			return pass_unrelated();
 		verdict = decap(&packet, &cursor, &outer);
 		if (verdict != NEXT_STAGE)

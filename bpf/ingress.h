@@ -6,7 +6,7 @@
 
 struct ingress {
 	__u32 ifindex;
-	int is_foreign; /* tagged for a VLAN that is no interface of the configuration */
+	int is_foreign; /* tagged, and no interface of the configuration has these tags */
 };
 
 /* A single tag with ID 0 only carries a priority (IEEE 802.1Q): the frame is as good as untagged.
@@ -37,13 +37,14 @@ static __always_inline struct ingress resolve_ingress(const struct xdp_md *ctx,
 }
 
 /* Is the frame sent to us, by an interface of the configuration? A promiscuous port sees frames for
- * others, and a trunk those of VLANs that are none of our business.
+ * others, and a trunk those of VLANs that are none of our business. Where no VLAN is configured on
+ * a port, tags mean nothing to us; most drivers hide them from XDP anyway.
  */
-static __always_inline int is_for_us(const struct packet *packet, __u32 ifindex)
+static __always_inline int is_for_us(const struct packet *packet, const struct ingress *ingress)
 {
-	struct device *port = lookup_device(ifindex);
+	struct device *port = lookup_device(ingress->ifindex);
 	struct ethhdr *eth = frame_start(packet);
 
-	return port && port->role == DEVICE_PORT && (void *)(eth + 1) <= frame_end(packet) &&
-	       is_own_mac(eth->h_dest, port->mac);
+	return port && port->role == DEVICE_PORT && !(ingress->is_foreign && port->has_vlans) &&
+	       (void *)(eth + 1) <= frame_end(packet) && is_own_mac(eth->h_dest, port->mac);
 }

@@ -182,12 +182,27 @@ static __always_inline int is_encapsulation_limit(const struct encapsulation_lim
 	return header->length == 0 && header->option == 4 && header->option_size == 1 && is_padded;
 }
 
+/* RFC 8200 section 4.5. */
+struct fragment_header {
+	__u8 next_header;
+	__u8 reserved;
+	__be16 offset; /* in its upper 13 bits; the lowest says that more fragments follow */
+	__be32 identification;
+};
+
+#define IPV6_NOT_WHOLE bpf_htons(0xfff9)
+
 /* What an IPv6 packet carries, for our purposes: GRE stands behind the fixed header, or behind one
- * Destination Options header that holds a Tunnel Encapsulation Limit and nothing else. Whatever has
- * other extension headers is the kernel's to read. A fragment of GRE says so in its own header.
+ * Destination Options header that holds a Tunnel Encapsulation Limit and nothing else, or behind a
+ * fragment header. Whatever has other extension headers is the kernel's to read.
+ * `available` bytes of the packet follow the fixed header.
  */
-static __always_inline __u8 parse_ipv6_upper(struct cursor *cursor, __u8 next, int *is_fragment)
+static __always_inline __u8 parse_ipv6_upper(struct cursor *cursor, __u8 next, __u32 available,
+                                             int *is_fragment)
 {
+	/* Both headers that are read have this length. */
+	if (available < sizeof(struct encapsulation_limit))
+		return next;
 	if (next == IPPROTO_DSTOPTS) {
 		struct encapsulation_limit *limit = peek(cursor, sizeof(*limit));
 
@@ -196,12 +211,14 @@ static __always_inline __u8 parse_ipv6_upper(struct cursor *cursor, __u8 next, i
 		next = limit->next_header;
 		advance(cursor, sizeof(*limit));
 	} else if (next == IPPROTO_FRAGMENT) {
-		__u8 *fragment = peek(cursor, 8);
+		struct fragment_header *fragment = peek(cursor, sizeof(*fragment));
 
 		if (!fragment)
 			return next;
-		*is_fragment = 1;
-		return *fragment;
+		next = fragment->next_header;
+		/* RFC 8200 section 4.5: the only fragment of a packet is a whole one. */
+		*is_fragment = (fragment->offset & IPV6_NOT_WHOLE) != 0;
+		advance(cursor, sizeof(*fragment));
 	}
 	return next;
 }

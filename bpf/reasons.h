@@ -33,7 +33,8 @@
 	X(20, NO_ROUTE)             \
 	X(21, TOO_BIG)              \
 	X(22, EGRESS_UNATTACHED)    \
-	X(23, NO_TUNNEL)
+	X(23, NO_TUNNEL)            \
+	X(24, SPLIT_HEADERS)
 
 #define FOR_EACH_PASS_REASON(X)  \
 	X(64, TOO_BIG)           \

@@ -113,6 +113,7 @@ class Tunnel(ct.Structure):
         ("device_ifindex", ct.c_uint32),
         ("inner_ifindex", ct.c_uint32),
         ("mtu", ct.c_uint32),
+        ("device_mtu", ct.c_uint32),
         ("device_mac", _Mac),
         ("ttl", ct.c_uint8),
         ("tos", ct.c_uint8),
@@ -135,7 +136,8 @@ class Device(ct.Structure):
         ("tunnel", ct.c_uint32),
         ("trunk", ct.c_uint32),
         ("mac", _Mac),
-        ("pad", ct.c_uint8 * 2),
+        ("has_vlans", ct.c_uint8),
+        ("pad", ct.c_uint8),
         ("tags", VlanTag * VLAN_TAGS_MAX),
     ]
 

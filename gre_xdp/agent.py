@@ -20,6 +20,7 @@ from gre_xdp.metrics import AgentState
 from gre_xdp.model import Config
 from gre_xdp.netlink import NetlinkError, monitor
 from gre_xdp.netlink.routes import Address
+from gre_xdp.path_learner import PathLearner
 from gre_xdp.plan import Step
 
 # Events come in bursts: wait a moment, then look once.
@@ -51,6 +52,8 @@ class Agent:
         self._failure = ""
         self._failure_logged_at = 0.0
         self._next_hops: frozenset[Address] = frozenset()
+        self._learner: PathLearner | None = None
+        self._notes: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
         """Apply, then follow."""
@@ -65,6 +68,10 @@ class Agent:
         self._state.reconcile_successful = True
         self._next_hops = await asyncio.to_thread(reconcile.next_hops)
         _log.info("applied %s: %d changes", self._path, len(steps))
+        self._learner = PathLearner(self._believe)
+        self._learner.follow(self._config.tunnels)
+        for version, heard in self._learner.sockets.items():
+            loop.add_reader(heard, self._learner.hear, version)
         exporter = Exporter(self._config.exporter, self._state) if self._config.exporter else None
         if exporter is not None:
             exporter.start()
@@ -82,9 +89,24 @@ class Agent:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            for heard in self._learner.sockets.values():
+                loop.remove_reader(heard)
+            self._learner.close()
             if exporter is not None:
                 exporter.close()
         _log.info("stopped; the data plane goes on (gre-xdp down removes it)")
+
+    def _believe(self, local: Address, remote: Address, mtu: int, until_s: float) -> None:
+        """Another process may hold the lock: the loop must not wait for it."""
+
+        async def note() -> None:
+            with contextlib.suppress(errors.GreXdpError):
+                if await asyncio.to_thread(reconcile.believe_path_mtu, local, remote, mtu, until_s):
+                    self._wake.set()
+
+        task = asyncio.get_running_loop().create_task(note())
+        self._notes.add(task)
+        task.add_done_callback(self._notes.discard)
 
     def _ask_reload(self) -> None:
         self._reload = True
@@ -128,6 +150,8 @@ class Agent:
         if config.exporter != self._config.exporter:
             _log.warning("the exporter's address changes when the agent is restarted")
         self._config = config
+        if self._learner is not None:
+            self._learner.follow(config.tunnels)
         self._note_reload(successful=True)
         _log.info("loaded %s: %d changes", self._path, len(steps))
         self._log_steps("loaded", steps)

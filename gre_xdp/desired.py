@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from gre_xdp import overhead, preflight
+from gre_xdp import overhead, preflight, underlay
 from gre_xdp.host import Host
 from gre_xdp.memory import Memory
 from gre_xdp.model import Config, Interface, Tunnel
@@ -31,6 +31,8 @@ from gre_xdp.resources import (
 
 # Assumed for a remote that has no route yet, so that its tunnel can exist and wait.
 _DEFAULT_UNDERLAY_MTU = 1500
+# RFC 8200 section 5: no IPv6 sender goes below.
+_IPV6_MIN_MTU = 1280
 
 
 def desire(config: Config, host: Host, memory: Memory, digest: str) -> State:
@@ -45,21 +47,24 @@ def desire(config: Config, host: Host, memory: Memory, digest: str) -> State:
     resources.append(Policy(config.unknown_gre or ("pass" if host.has_kernel_gre else "drop")))
     for interface in config.interfaces:
         preflight.refuse_interface(config, interface, host)
-        resources += _interface(interface, host, digest)
+        resources += _interface(config, interface, host, digest)
     for tunnel in config.tunnels:
-        resources += _tunnel(config, tunnel, host, digest)
+        resources += _tunnel(config, tunnel, host, memory, digest)
     return state(resources)
 
 
-def _interface(interface: Interface, host: Host, digest: str) -> list[Resource]:
+def _interface(config: Config, interface: Interface, host: Host, digest: str) -> list[Resource]:
     """The interface, and the program: on itself, or where a VLAN's tagged frames come in."""
     trunk, tags = host.trunk_of(interface.name)
+    others = (other.name for other in config.interfaces if other != interface)
+    trunks = {host.trunk_of(other)[0].name for other in others if other in host.links}
     return [
         Port(
             name=interface.name,
             mac=host.links[interface.name].mac,
             trunk=trunk.name if tags else "",
             tags=tags,
+            has_vlans=interface.name in trunks,
         ),
         Attachment(trunk.name, "port", interface.mode, digest),
     ]
@@ -114,12 +119,18 @@ def _is_somebody_elses(name: str, host: Host) -> bool:
 # --- tunnels ------------------------------------------------------------------------------------
 
 
-def _tunnel(config: Config, tunnel: Tunnel, host: Host, digest: str) -> list[Resource]:
+def _tunnel(
+    config: Config, tunnel: Tunnel, host: Host, memory: Memory, digest: str
+) -> list[Resource]:
     path = host.paths.get((tunnel.local, tunnel.remote))
-    mtu = _mtu(tunnel, host, path)
-    preflight.refuse_tunnel(config, tunnel, host, path, mtu)
+    device_mtu = _mtu(tunnel, host, path)
+    preflight.refuse_tunnel(config, tunnel, host, path, device_mtu)
+    mtu = min(device_mtu, _path_mtu(tunnel, memory) or device_mtu)
+    # The device keeps its MTU: what arrives may be longer than what the way back takes.
+    is_narrow = mtu < device_mtu
+    ipv6_mtu = max(mtu, _IPV6_MIN_MTU) if is_narrow and device_mtu > _IPV6_MIN_MTU else None
     found: list[Resource] = [
-        TunnelDevice(tunnel.name, mtu, tunnel.payload),
+        TunnelDevice(tunnel.name, device_mtu, tunnel.payload, ipv6_mtu),
         TunnelEntry(
             name=tunnel.name,
             local=tunnel.local,
@@ -130,6 +141,7 @@ def _tunnel(config: Config, tunnel: Tunnel, host: Host, digest: str) -> list[Res
             tos=tunnel.tos,
             pmtudisc=tunnel.pmtudisc,
             mtu=mtu,
+            device_mtu=device_mtu if is_narrow else None,
             mss_ipv4=_mss(tunnel, mtu, 4),
             mss_ipv6=_mss(tunnel, mtu, 6),
             icsum=tunnel.icsum,
@@ -145,21 +157,26 @@ def _tunnel(config: Config, tunnel: Tunnel, host: Host, digest: str) -> list[Res
     if path is not None:
         found += _next_hop(host, path)
     is_on_link = tunnel.payload == "ethernet"
-    found += [TunnelRoute(destination, tunnel.name, is_on_link) for destination in tunnel.routes]
+    found += [
+        TunnelRoute(destination, tunnel.name, is_on_link, mtu if is_narrow else None)
+        for destination in tunnel.routes
+    ]
     return found
 
 
 def _mtu(tunnel: Tunnel, host: Host, path: Path | None) -> int:
     """The tunnel's MTU in bytes: as asked, or what the path to its remote leaves."""
-    underlay = _DEFAULT_UNDERLAY_MTU
+    carries = underlay.mtu(path, host.links.values()) or _DEFAULT_UNDERLAY_MTU
+    fits = overhead.tunnel_mtu(carries, tunnel)
     if path is not None:
-        egress = host.link_of(path.ifindex)
-        candidates = [path.mtu, egress.mtu if egress else None]
-        underlay = min([mtu for mtu in candidates if mtu], default=_DEFAULT_UNDERLAY_MTU)
-    fits = overhead.tunnel_mtu(underlay, tunnel)
-    if path is not None:
-        preflight.refuse_mtu(tunnel, underlay=underlay, fits=fits)
+        preflight.refuse_mtu(tunnel, underlay=carries, fits=fits)
     return fits if tunnel.mtu == "auto" else tunnel.mtu
+
+
+def _path_mtu(tunnel: Tunnel, memory: Memory) -> int | None:
+    """What routers have said that the way to the remote takes, less the tunnel's headers."""
+    learned = memory.path_mtu(tunnel.local, tunnel.remote)
+    return None if learned is None else overhead.tunnel_mtu(learned, tunnel)
 
 
 def _mss(tunnel: Tunnel, mtu: int, family: Literal[4, 6]) -> int | None:

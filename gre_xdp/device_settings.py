@@ -5,7 +5,7 @@ from __future__ import annotations
 from gre_xdp import sysctl
 from gre_xdp.netlink import Netlink, links, offloads
 from gre_xdp.netlink.links import Link
-from gre_xdp.resources import Payload
+from gre_xdp.resources import Payload, TunnelDevice
 
 # Tells people, and us, whose inner end it is.
 ALIAS = "inner end of gre-xdp tunnel "
@@ -46,6 +46,12 @@ def _inner_mtu(mtu: int) -> int:
     return max(mtu, 1280)
 
 
+def read_ipv6_mtu(device: Link) -> int | None:
+    """How much IPv6 sends at once on a device, in bytes, where that is less than its MTU."""
+    found = sysctl.read(f"ipv6/conf/{device.name}/mtu")
+    return int(found) if found is not None and int(found) != device.mtu else None
+
+
 def is_ready(device: Link, inner: Link, payload: Payload) -> bool:
     """Is everything as ``make_ready`` leaves it?"""
     try:
@@ -63,17 +69,22 @@ def is_ready(device: Link, inner: Link, payload: Payload) -> bool:
         return False
 
 
-def make_ready(netlink: Netlink, device: Link, inner: Link, mtu: int, payload: Payload) -> None:
+def make_ready(netlink: Netlink, device: Link, inner: Link, wanted: TunnelDevice) -> None:
     """Bring a tunnel's device into service; raises ``OSError``, ``NetlinkError``."""
     for path, value in _sysctls(device.name, inner.name).items():
         if sysctl.read(path) not in (None, value):
             sysctl.write(path, value)
+    mtu, payload = wanted.mtu, wanted.payload
     # An IP tunnel asks no neighbours; a device that is an Ethernet port does.
     if device.is_noarp != (payload == "ip"):
         links.set_noarp(netlink, device.index, is_noarp=payload == "ip")
-    for link, wanted in ((device, mtu), (inner, _inner_mtu(mtu))):
-        if link.mtu != wanted:
-            links.set_mtu(netlink, link.index, wanted)
+    for link, wanted_mtu in ((device, mtu), (inner, _inner_mtu(mtu))):
+        if link.mtu != wanted_mtu:
+            links.set_mtu(netlink, link.index, wanted_mtu)
+    # A new device MTU is one for IPv6, too: what is less comes after it.
+    path = f"ipv6/conf/{device.name}/mtu"
+    if sysctl.read(path) not in (None, str(wanted.ipv6_mtu or mtu)):
+        sysctl.write(path, str(wanted.ipv6_mtu or mtu))
     offloads.put(device.name, _features(payload))
     links.set_alias(netlink, inner.index, ALIAS + device.name)
     links.set_up(netlink, inner.index)

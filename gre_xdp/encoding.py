@@ -41,6 +41,7 @@ def encode_tunnel(
         device_ifindex=device_ifindex,
         inner_ifindex=inner_ifindex,
         mtu=entry.mtu,
+        device_mtu=entry.device_mtu or entry.mtu,
         device_mac=abi.mac(device_mac),
         ttl=0 if entry.ttl == "inherit" else entry.ttl,
         tos=0 if entry.tos == "inherit" else entry.tos,
@@ -65,6 +66,7 @@ def decode_tunnel(
         tos=inherit if flags & TunnelFlag.TOS_INHERIT else tunnel.tos,
         pmtudisc=bool(flags & TunnelFlag.PMTUDISC),
         mtu=tunnel.mtu,
+        device_mtu=None if tunnel.device_mtu == tunnel.mtu else tunnel.device_mtu,
         mss_ipv4=tunnel.mss_ipv4 or None,
         mss_ipv6=tunnel.mss_ipv6 or None,
         icsum=bool(flags & TunnelFlag.ICSUM),
@@ -125,6 +127,7 @@ def encode_port(port: Port, *, trunk_ifindex: int) -> abi.Device:
         role=abi.DeviceRole.PORT,
         trunk=trunk_ifindex,
         mac=abi.mac(port.mac),
+        has_vlans=port.has_vlans,
         tags=_encode_tags(port.tags),
     )
 

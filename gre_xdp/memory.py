@@ -1,4 +1,4 @@
-"""What the kernel cannot remember for us: the settings that were there before we changed them.
+"""What the kernel cannot remember for us: settings from before we changed them, and path MTUs.
 
 One small JSON file per network namespace under /run/gre-xdp (0700), written atomically. Everything
 else is read back from the kernel.
@@ -6,8 +6,10 @@ else is read back from the kernel.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,10 +19,15 @@ _BPFFS_MARK = RUN_DIRECTORY / "bpffs-mounted"
 
 @dataclass(slots=True)
 class Memory:
-    """Previous values of sysctls by path, in the order in which they were changed."""
+    """Previous values of sysctls by path, in the order in which they were changed.
+
+    ``path_mtus``: by local and remote, how many bytes the way between them takes, and until when
+    that is believed (seconds since the epoch).
+    """
 
     path: Path
     sysctls: dict[str, str] = field(default_factory=dict)
+    path_mtus: dict[tuple[str, str], tuple[int, float]] = field(default_factory=dict)
 
     @classmethod
     def of_namespace(cls, cookie: int) -> Memory:
@@ -30,9 +37,15 @@ class Memory:
             content = json.loads(memory.path.read_text())
         except (FileNotFoundError, ValueError):
             return memory
-        found = content.get("sysctls") if isinstance(content, dict) else None
+        if not isinstance(content, dict):
+            return memory
+        found = content.get("sysctls")
         if isinstance(found, dict):
             memory.sysctls = {str(path): str(value) for path, value in found.items()}
+        with contextlib.suppress(TypeError, ValueError):
+            for local, remote, mtu, until_s in content.get("path_mtus", ()):
+                if time.time() < until_s:
+                    memory.path_mtus[local, remote] = (int(mtu), float(until_s))
         return memory
 
     def remember(self, path: str, value: str) -> None:
@@ -46,14 +59,34 @@ class Memory:
         if self.sysctls.pop(path, None) is not None:
             self._write()
 
+    def path_mtu(self, local: object, remote: object) -> int | None:
+        """What is believed of the way between two addresses, in bytes; None: nothing."""
+        found = self.path_mtus.get((str(local), str(remote)))
+        return found[0] if found else None
+
+    def believe_path_mtu(self, local: object, remote: object, mtu: int, until_s: float) -> None:
+        """Note what a router has said."""
+        self.path_mtus[str(local), str(remote)] = (mtu, until_s)
+        self._write()
+
+    def forget_path_mtus(self) -> None:
+        """Believe nothing any more."""
+        if self.path_mtus:
+            self.path_mtus.clear()
+            self._write()
+
     def _write(self) -> None:
-        if not self.sysctls:
+        if not self.sysctls and not self.path_mtus:
             self.path.unlink(missing_ok=True)
             remove_directory_if_empty()
             return
         make_directory()
         temporary = self.path.with_suffix(".new")
-        temporary.write_text(json.dumps({"sysctls": self.sysctls}, indent=1))
+        content = {
+            "sysctls": self.sysctls,
+            "path_mtus": [[*ends, *believed] for ends, believed in self.path_mtus.items()],
+        }
+        temporary.write_text(json.dumps(content, indent=1))
         os.replace(temporary, self.path)
 
 

@@ -93,14 +93,21 @@ def _tunnels(tunnels: list[TunnelStatus]) -> Iterator[Metric]:
     mtu = GaugeMetricFamily(
         "gre_xdp_tunnel_mtu_bytes", "Largest inner packet that fits", labels=["tunnel"]
     )
+    path = GaugeMetricFamily(
+        "gre_xdp_tunnel_path_mtu_bytes",
+        "Longest packet of the underlay on the way to the remote, where routers have said so",
+        labels=["tunnel"],
+    )
     for tunnel in tunnels:
+        if tunnel.path_mtu is not None:
+            path.add_metric([tunnel.name], tunnel.path_mtu)
         key = "" if tunnel.okey is None else str(tunnel.okey)
         info.add_metric(
             [tunnel.name, str(tunnel.local), str(tunnel.remote), key, tunnel.backing], 1
         )
         up.add_metric([tunnel.name], tunnel.state == UP)
         mtu.add_metric([tunnel.name], tunnel.mtu)
-    yield from (info, up, mtu)
+    yield from (info, up, mtu, path)
 
 
 def _reasons(found: Snapshot) -> Iterator[Metric]:
@@ -180,6 +187,7 @@ METRIC_NAMES: tuple[str, ...] = (
     "gre_xdp_tunnel_info",
     "gre_xdp_tunnel_up",
     "gre_xdp_tunnel_mtu_bytes",
+    "gre_xdp_tunnel_path_mtu_bytes",
     "gre_xdp_drops_total",
     "gre_xdp_passes_total",
     "gre_xdp_interface_info",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gre_xdp import abi, sysctl
 from gre_xdp.datapath import DataPath
-from gre_xdp.device_settings import is_ready
+from gre_xdp.device_settings import is_ready, read_ipv6_mtu
 from gre_xdp.encoding import (
     decode_source,
     decode_tags,
@@ -60,7 +60,8 @@ def observe(
     for tunnel, pair in pairs.items():
         payload: Payload = "ip" if pair.device.is_noarp else "ethernet"
         ready = pair.device.name == tunnel and is_ready(pair.device, pair.inner, payload)
-        resources.append(TunnelDevice(tunnel, pair.device.mtu, payload, ready))
+        ipv6_mtu = read_ipv6_mtu(pair.device)
+        resources.append(TunnelDevice(tunnel, pair.device.mtu, payload, ipv6_mtu, ready))
     for found in list_addresses(netlink):
         if found.is_ours and found.ifindex in ours:
             resources.append(TunnelAddress(ours[found.ifindex], found.address))
@@ -71,7 +72,9 @@ def observe(
     for route in host.routes:
         if route.is_ours and route.ifindex in ours:
             device_name = ours[route.ifindex]
-            resources.append(TunnelRoute(route.destination, device_name, route.is_on_link))
+            resources.append(
+                TunnelRoute(route.destination, device_name, route.is_on_link, route.mtu)
+            )
     return state(resources)
 
 
@@ -123,6 +126,7 @@ def _ports(data_path: DataPath, host: Host) -> list[Resource]:
                 mac=abi.read_mac(device.mac),
                 trunk=trunk.name if trunk else "",
                 tags=tags,
+                has_vlans=bool(device.has_vlans),
                 is_bound=is_known and (trunk is not None) == bool(device.trunk),
             )
         )

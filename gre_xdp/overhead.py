@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol
 
-from gre_xdp.model import Tunnel
+from gre_xdp.values import IPAddress
 
 _IP_BYTES: Final = {4: 20, 6: 40}  # RFC 791, RFC 8200: fixed headers, no options
 _GRE_BYTES: Final = 4  # RFC 2784 section 2
@@ -13,18 +14,46 @@ _INNER_ETHERNET_BYTES: Final = 14
 _TCP_BYTES: Final = 20  # RFC 6691: the MSS leaves options out of account
 
 
-def overhead_bytes(tunnel: Tunnel) -> int:
-    """Bytes of a sent packet before the inner IP header; receiving does not bound our MTU."""
-    options = (tunnel.ocsum, tunnel.okey is not None, tunnel.oseq)
-    return (
-        _IP_BYTES[tunnel.local.version]
-        + _GRE_BYTES
-        + _GRE_OPTION_BYTES * sum(options)
-        + (_INNER_ETHERNET_BYTES if tunnel.payload == "ethernet" else 0)
-    )
+class Sender(Protocol):
+    """What decides on headers: a tunnel of the configuration, or of the data path."""
+
+    @property
+    def local(self) -> IPAddress: ...  # noqa: D102
+    @property
+    def okey(self) -> int | None: ...  # noqa: D102
+    @property
+    def ocsum(self) -> bool: ...  # noqa: D102
+    @property
+    def oseq(self) -> bool: ...  # noqa: D102
+    @property
+    def payload(self) -> Literal["ip", "ethernet"]: ...  # noqa: D102
 
 
-def tunnel_mtu(underlay_mtu: int, tunnel: Tunnel) -> int:
+def headers(tunnel: Sender) -> dict[str, int]:
+    """Bytes of each header of a sent packet before the inner IP header, in order.
+
+    Receiving does not bound our MTU.
+    """
+    version = tunnel.local.version
+    found = {f"outer IPv{version}": _IP_BYTES[version], "GRE": _GRE_BYTES}
+    for name, is_sent in (
+        ("GRE checksum", tunnel.ocsum),
+        ("GRE key", tunnel.okey is not None),
+        ("GRE sequence", tunnel.oseq),
+    ):
+        if is_sent:
+            found[name] = _GRE_OPTION_BYTES
+    if tunnel.payload == "ethernet":
+        found["inner Ethernet"] = _INNER_ETHERNET_BYTES
+    return found
+
+
+def overhead_bytes(tunnel: Sender) -> int:
+    """Bytes of a sent packet before the inner IP header."""
+    return sum(headers(tunnel).values())
+
+
+def tunnel_mtu(underlay_mtu: int, tunnel: Sender) -> int:
     """Bytes of the longest inner packet that fits the underlay's MTU (in bytes) unfragmented.
 
     This is what ``mtu = "auto"`` means; an underlay that carries nothing gives zero or less.
@@ -38,3 +67,27 @@ def mss(mtu: int, family: Literal[4, 6]) -> int:
     RFC 6691: fixed headers of IP and TCP are subtracted, options are not.
     """
     return mtu - _IP_BYTES[family] - _TCP_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """What it takes to carry bytes by TCP: packets of full size but the last, and their bytes."""
+
+    packets: int
+    wire_bytes: int  # IP packets as the underlay carries them, without link headers
+
+
+def transfer(
+    payload_bytes: int, underlay_mtu: int, family: Literal[4, 6], tunnel: Sender | None = None
+) -> Transfer:
+    """The cost of a TCP transfer over IPv4 or IPv6, through a tunnel or without one.
+
+    Raises ``ValueError`` where no segment fits.
+    """
+    extra = overhead_bytes(tunnel) if tunnel else 0
+    segment = mss(underlay_mtu - extra, family)
+    if segment <= 0:
+        raise ValueError(f"nothing fits into {underlay_mtu} bytes")
+    packets = -(-payload_bytes // segment)
+    per_packet = extra + _IP_BYTES[family] + _TCP_BYTES
+    return Transfer(packets, payload_bytes + packets * per_packet)

@@ -183,6 +183,12 @@ REASONS: tuple[Reason, ...] = (
         "The tunnel or its device was being removed at that moment.",
         "Expected while a tunnel is removed; else run gre-xdp apply.",
     ),
+    _drop(
+        24,
+        "split_headers",
+        "The driver put the frame into pieces, and the headers are not in the first of them.",
+        "Lower the MTU of the interface until its driver uses one buffer for a frame.",
+    ),
     _pass(
         64,
         "too_big",

@@ -61,6 +61,20 @@ def apply(config: Config) -> list[Step]:
         return done
 
 
+def believe_path_mtu(local: Address, remote: Address, mtu: int, until_s: float) -> bool:
+    """Note that the way between two addresses takes ``mtu`` bytes; is that news?
+
+    News is what changes the tunnels: something narrower than what was believed so far.
+    """
+    with _lock():
+        notes = memory.Memory.of_namespace(namespaces.cookie())
+        before = notes.path_mtu(local, remote)
+        if before is not None and before < mtu:
+            return False
+        notes.believe_path_mtu(local, remote, mtu, until_s)
+        return before != mtu
+
+
 def keep_next_hops(config: Config) -> list[Step]:
     """Keep the outer next hops resolved, and touch nothing else; returns the steps it took."""
     with _lock(), _open_kernel() as kernel:
@@ -96,6 +110,7 @@ def down() -> list[Step]:
         with _undoing(kernel) as done:
             _execute_all(kernel, plan({}, observed), done)
         kernel.pins.remove()
+        kernel.memory.forget_path_mtus()
         if memory.was_bpffs_mounted_by_us() and pins.unmount_bpffs_if_empty():
             memory.forget_bpffs_mounted()
         return done

@@ -88,6 +88,7 @@ class TunnelDevice:
     name: str
     mtu: int
     payload: Payload = "ip"
+    ipv6_mtu: int | None = None  # in bytes, where IPv6 must send less than the device takes
     is_ready: bool = True
 
     @property
@@ -96,7 +97,8 @@ class TunnelDevice:
 
     def __str__(self) -> str:
         kind = " ethernet" if self.payload == "ethernet" else ""
-        return f"{self.name}{kind} mtu {self.mtu}" + ("" if self.is_ready else " (not ready)")
+        ipv6 = f" ipv6 mtu {self.ipv6_mtu}" if self.ipv6_mtu else ""
+        return f"{self.name}{kind} mtu {self.mtu}{ipv6}" + ("" if self.is_ready else " (not ready)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +133,7 @@ class Port:
     mac: str
     trunk: str = ""
     tags: tuple[tuple[int, int], ...] = ()
+    has_vlans: bool = False  # are VLANs on it ports, too?
     is_bound: bool = True  # do all its map entries agree?
 
     @property
@@ -140,6 +143,7 @@ class Port:
     def __str__(self) -> str:
         vlan = ".".join(str(vlan_id) for _, vlan_id in self.tags)
         tagged = f" vlan {vlan} on {self.trunk}" if self.trunk else ""
+        tagged += " with vlans" if self.has_vlans else ""
         return f"{self.name} {self.mac}{tagged}" + ("" if self.is_bound else " (incomplete)")
 
 
@@ -157,6 +161,7 @@ class TunnelEntry:
     tos: int | Literal["inherit"]
     pmtudisc: bool
     mtu: int
+    device_mtu: int | None = None  # in bytes, while the path is narrower than the device; else mtu
     mss_ipv4: int | None = None  # largest TCP MSS let through, in bytes; None: never touched
     mss_ipv6: int | None = None
     icsum: bool = False
@@ -183,6 +188,8 @@ class TunnelEntry:
                 if key is not None
             ]
         words.append(f"ttl {self.ttl} tos {self.tos} mtu {self.mtu}")
+        if self.device_mtu is not None:
+            words.append(f"(path; device {self.device_mtu})")
         words.append("pmtudisc" if self.pmtudisc else "nopmtudisc")
         words += [word for word in ("icsum", "ocsum", "iseq", "oseq") if getattr(self, word)]
         if self.allowed_sources:
@@ -232,13 +239,16 @@ class TunnelRoute:
     destination: Network
     device: str
     is_on_link: bool = False  # neighbours behind an Ethernet tunnel are asked for by ARP and ND
+    mtu: int | None = None  # in bytes, while the path is narrower than the device
 
     @property
     def key(self) -> Key:  # noqa: D102
         return (self.kind, str(self.destination))
 
     def __str__(self) -> str:
-        return f"{self.destination} dev {self.device}" + (" on link" if self.is_on_link else "")
+        mtu = f" mtu {self.mtu}" if self.mtu else ""
+        on_link = " on link" if self.is_on_link else ""
+        return f"{self.destination} dev {self.device}{on_link}{mtu}"
 
 
 Resource = (

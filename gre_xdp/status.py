@@ -41,6 +41,7 @@ class TunnelStatus:
     device: str
     ifindex: int | None
     mtu: int
+    path_mtu: int | None  # of the underlay in bytes, as routers have said; None: nothing said
     mss_ipv4: int
     mss_ipv6: int
     state: str
@@ -58,6 +59,7 @@ class TunnelStatus:
             "device": self.device,
             "ifindex": self.ifindex,
             "mtu": self.mtu,
+            "path_mtu": self.path_mtu,
             "mss": {"ipv4": self.mss_ipv4, "ipv6": self.mss_ipv6},
             "state": self.state,
         }
@@ -252,6 +254,7 @@ def _tunnel(
         device=entry.name,
         ifindex=device.index if device else None,
         mtu=entry.mtu,
+        path_mtu=None if entry.device_mtu is None else entry.mtu + overhead.overhead_bytes(entry),
         mss_ipv4=entry.mss_ipv4 or overhead.mss(entry.mtu, 4),
         mss_ipv6=entry.mss_ipv6 or overhead.mss(entry.mtu, 6),
         state=_state(netlink, entry, device, links, neighbours, ports),

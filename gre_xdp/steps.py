@@ -95,6 +95,7 @@ def _put(kernel: Kernel, new: Resource, old: Resource | None) -> None:
                 new.destination,
                 kernel.ifindex(new.device),
                 is_on_link=new.is_on_link,
+                mtu=new.mtu,
                 replace=old is not None,
             )
 
@@ -211,7 +212,7 @@ def _put_device(kernel: Kernel, new: TunnelDevice) -> None:
     if device.name != new.name:
         links.rename(kernel.netlink, device.index, new.name)
         device = kernel.link(new.name)
-    make_ready(kernel.netlink, device, inner, new.mtu, new.payload)
+    make_ready(kernel.netlink, device, inner, new)
 
 
 # --- interfaces ---------------------------------------------------------------------------------

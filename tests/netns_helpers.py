@@ -58,7 +58,13 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = WAIT_S) -> bool
 
 
 def transfer(
-    source: Namespace, sink: Namespace, address: str, size: int, timeout_s: float = 60.0
+    source: Namespace,
+    sink: Namespace,
+    address: str,
+    size: int,
+    timeout_s: float = 60.0,
+    *,
+    from_address: str = "",
 ) -> bool:
     """Send random bytes over TCP and compare what arrived by its digest."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -78,7 +84,11 @@ def transfer(
     thread.start()
     payload = os.urandom(1 << 20)
     sent = hashlib.sha256()
-    client = source.call(lambda: socket.create_connection((address, port), timeout=timeout_s))
+    client = source.call(
+        lambda: socket.create_connection(
+            (address, port), timeout=timeout_s, source_address=(from_address, 0)
+        )
+    )
     with client:
         left = size
         while left > 0:

@@ -19,6 +19,7 @@ from gre_xdp_cli.completion import completion
 from gre_xdp_cli.demo import demo
 from gre_xdp_cli.failures import BROKEN_PIPE_EXIT, INTERRUPTED_EXIT, exit_code, explain
 from gre_xdp_cli.lab import lab
+from gre_xdp_cli.mtu import mtu
 from gre_xdp_cli.options import Group, Options, asks_for_json, config_option, netns_option, shared
 from gre_xdp_cli.show import show
 
@@ -146,6 +147,7 @@ for _command in (
     serve.agent,
     serve.exporter,
     lab,
+    mtu,
     bench,
     completion,
 ):

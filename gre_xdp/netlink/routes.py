@@ -37,6 +37,7 @@ class RouteEntry:
     is_ours: bool
     metric: int
     is_on_link: bool = False
+    mtu: int | None = None  # in bytes, where the route says so
 
     @property
     def is_default_metric(self) -> bool:
@@ -72,10 +73,16 @@ def list_routes(netlink: Netlink) -> list[RouteEntry]:
                     ifindex=message.get_attr("RTA_OIF"),
                     is_ours=message["proto"] == PROTOCOL,
                     metric=message.get_attr("RTA_PRIORITY") or 0,
+                    mtu=_mtu(message),
                     is_on_link=not (message.get_attr("RTA_GATEWAY") or message.get_attr("RTA_VIA")),
                 )
             )
     return routes
+
+
+def _mtu(message: Any) -> int | None:
+    metrics = message.get_attr("RTA_METRICS")
+    return metrics.get_attr("RTAX_MTU") if metrics else None
 
 
 def _destination(message: Any, version: int) -> Network:
@@ -104,18 +111,23 @@ def path_to(netlink: Netlink, address: Address, source: Address | None = None) -
         return None
     via = answer.get_attr("RTA_VIA")
     gateway = answer.get_attr("RTA_GATEWAY") or (via and via["addr"])
-    metrics = match.get_attr("RTA_METRICS")
     return Path(
         ifindex=answer.get_attr("RTA_OIF"),
         next_hop=ipaddress.ip_address(gateway) if gateway else address,
-        mtu=metrics.get_attr("RTAX_MTU") if metrics else None,
+        mtu=_mtu(match),
         matched=_destination(match, address.version),
         is_local=answer["type"] == _RTN_LOCAL,
     )
 
 
 def put(
-    netlink: Netlink, destination: Network, ifindex: int, *, is_on_link: bool, replace: bool
+    netlink: Netlink,
+    destination: Network,
+    ifindex: int,
+    *,
+    is_on_link: bool,
+    mtu: int | None,
+    replace: bool,
 ) -> None:
     """Route a prefix into a tunnel's device, in the main table with the default metric."""
     gateway = GATEWAY_IPV6 if destination.version == 6 else GATEWAY_IPV4
@@ -127,6 +139,7 @@ def put(
         oif=ifindex,
         proto=PROTOCOL,
         table=_MAIN_TABLE,
+        **({"metrics": {"mtu": mtu}} if mtu else {}),
         **next_hop,
     )
 

@@ -10,18 +10,16 @@ import re
 import signal
 import socket
 import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from agent_helpers import CLI, agent
 from gre_xdp import errors, memory, pins
 from gre_xdp.netlink import namespaces
 from netns_helpers import Gateway, Sites, config_for, ping, wait_until
 
-CLI = [sys.executable, "-m", "gre_xdp_cli.main"]
 # Counters and timers that differ between two looks at an idle host.
 _VOLATILE = re.compile(r"(valid_lft|preferred_lft|expires) \S+")
 
@@ -140,28 +138,6 @@ def test_damage_is_seen_and_repaired(bare_sites: Sites, damage: list[str], repai
     # site-a may still hold the gateway's former address.
     bare_sites.site_a.run(["ip", "neigh", "flush", "all"])
     assert wait_until(lambda: ping(bare_sites.site_a, "10.2.0.2", count=1) == 1)
-
-
-@contextmanager
-def agent(gateway: Gateway, directory: Path, toml: str) -> Iterator[subprocess.Popen[bytes]]:
-    """An agent in the gateway's namespace, once it has applied its configuration."""
-    path = directory / "config.toml"
-    path.write_text(toml)
-    log = directory / "agent.log"
-    with log.open("ab") as sink:
-        start = log.stat().st_size
-        process = subprocess.Popen(
-            [*CLI, "--netns", gateway.namespace.name, "agent", str(path)],
-            stdout=sink,
-            stderr=sink,
-        )
-    try:
-        assert wait_until(lambda: "applied" in log.read_text()[start:], 20), log.read_text()
-        yield process
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(10) == 0, log.read_text()
 
 
 def test_the_agent_brings_forwarding_back_within_a_second(

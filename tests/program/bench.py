@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import pytest
 from scapy.packet import Packet
 
+import packets as p
 from gre_xdp import abi, bpf, reasons
 from gre_xdp.datapath import DataPath
 from gre_xdp.resources import Program
@@ -55,13 +56,30 @@ def dropped(reason: str) -> Outcome:
     return Outcome("drop", b"", {f"drop {reason}": 1})
 
 
-def decapsulated(tunnel: str, frame: Packet | bytes, reason: str | None = None) -> Outcome:
-    """Out of a tunnel: to a port, or for a pass reason to the tunnel's own device."""
-    moved = _moved(tunnel, "rx", len(frame) - 14)
+def decapsulated(
+    tunnel: str, frame: Packet | bytes, reason: str | None = None, carried: int | None = None
+) -> Outcome:
+    """Out of a tunnel: to a port, or for a pass reason to the tunnel's own device.
+
+    ``carried`` are the bytes that count, where they are not all behind an Ethernet header.
+    """
+    moved = _moved(tunnel, "rx", len(frame) - 14 if carried is None else carried)
     return Outcome("redirect", bytes(frame), {f"pass {reason}" if reason else "decap": 1}, moved)
 
 
-def encapsulated(tunnel: str, frame: Packet | bytes, inner: Packet) -> Outcome:
+def to_port(tunnel: str, inner: Packet) -> Outcome:
+    """Out of a tunnel and to a host of the LAN."""
+    return decapsulated(tunnel, p.out_of_lan(p.spent(inner)))
+
+
+def to_device(bench: Bench, tunnel: str, carried: Packet | bytes, reason: str) -> Outcome:
+    """Onto the tunnel's device, for the kernel: a frame as it is, anything else in one."""
+    is_frame = p.ethertype(carried) == 0x6558
+    frame = carried if is_frame else p.onto_device(carried, bench.mac(tunnel))
+    return decapsulated(tunnel, frame, reason, len(carried))
+
+
+def encapsulated(tunnel: str, frame: Packet | bytes, inner: Packet | bytes) -> Outcome:
     """Into a tunnel."""
     return Outcome("redirect", bytes(frame), {"encap": 1}, _moved(tunnel, "tx", len(inner)))
 
@@ -154,11 +172,26 @@ class Bench:
         Skips the test where the kernel takes only 32 bytes of metadata (before Linux 6.3).
         """
         raw = bytes(_METADATA_BYTES) + bytes(frame)
+        outcome = self._run_with(raw, interface, data=_METADATA_BYTES, data_end=len(raw))
+        if outcome is None:
+            pytest.skip("this kernel takes no more than 32 bytes of metadata")
+        return outcome
+
+    def port_in_pieces(self, frame: Packet | bytes, interface: str, first: int) -> Outcome:
+        """Like ``port``, on a frame of which only so many bytes are in its first piece.
+
+        Skips the test where the kernel makes the first piece as long as it can (before Linux 6.18).
+        """
+        outcome = self._run_with(bytes(frame), interface, data=0, data_end=first)
+        if outcome is None:
+            pytest.skip("this kernel does not let the first piece of a frame be short")
+        return outcome
+
+    def _run_with(self, raw: bytes, interface: str, *, data: int, data_end: int) -> Outcome | None:
+        """Where the frame begins and its first piece ends; None if the kernel will not have it."""
         buffer, out = (ct.create_string_buffer(raw, len(raw)) for _ in range(2))
         ctx = bpf._XdpMd(
-            data=_METADATA_BYTES,
-            data_end=len(raw),
-            ingress_ifindex=self._interfaces[interface][0],
+            data=data, data_end=data_end, ingress_ifindex=self._interfaces[interface][0]
         )
         opts = bpf._TestRunOpts(
             sz=ct.sizeof(bpf._TestRunOpts),
@@ -172,13 +205,22 @@ class Bench:
         )
         result = bpf._libbpf().bpf_prog_test_run_opts(self._programs["port"], ct.byref(opts))
         if result == -errno.EINVAL:
-            pytest.skip("this kernel takes no more than 32 bytes of metadata")
+            return None
         assert result == 0
-        return self._outcome(bpf.VERDICTS[opts.retval], out.raw)
+        return self._outcome(bpf.VERDICTS[opts.retval], out.raw[: opts.data_size_out])
 
     def mac(self, interface: str) -> str:
         """A link address."""
         return self._interfaces[interface][1]
+
+    def ifindex(self, interface: str) -> int:
+        """An interface's index."""
+        return self._interfaces[interface][0]
+
+    def reset_sequences(self, *tunnels: str) -> None:
+        """Number packets as new tunnels do."""
+        for tunnel in tunnels:
+            self.data_path.reset_sequences(self._names.index(tunnel))
 
     @contextmanager
     def unknown_gre(self, policy: str) -> Iterator[None]:

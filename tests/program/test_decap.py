@@ -9,13 +9,14 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
 import packets as p
+from packets import came
 from program.bench import (
     Bench,
-    Outcome,
-    decapsulated,
     dropped,
     passed,
     relayed,
+    to_device,
+    to_port,
     unrelated,
 )
 
@@ -44,21 +45,6 @@ def flag(bit: int) -> dict[str, int]:
         **{n: {"recursion_control": 0x4 >> (n - 5)} for n in (5, 6, 7)},
         **{n: {"flags": 0x10 >> (n - 8)} for n in range(8, 13)},
     }[bit]
-
-
-def came(
-    tunnel: str, inner: Packet, header: dict[str, object] | None = None, **ip: object
-) -> Packet:
-    """The frame in which a packet arrives through a tunnel; ``header`` are fields of GRE."""
-    return p.received(p.gre(inner, p.ENDS[tunnel].ikey, **(header or {})), tunnel, **ip)
-
-
-def to_port(tunnel: str, inner: Packet) -> Outcome:
-    return decapsulated(tunnel, p.out_of_lan(p.spent(inner)))
-
-
-def to_device(bench: Bench, tunnel: str, inner: Packet, reason: str) -> Outcome:
-    return decapsulated(tunnel, p.onto_device(inner, bench.mac(tunnel)), reason)
 
 
 class TestToLan:

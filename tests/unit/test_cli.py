@@ -67,6 +67,7 @@ def _tunnel(name: str, ikey: int | None, okey: int | None, state: str) -> Tunnel
         device=name,
         ifindex=7,
         mtu=1472,
+        path_mtu=None,
         mss_ipv4=1432,
         mss_ipv6=1412,
         state=state,

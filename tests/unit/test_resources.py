@@ -107,6 +107,11 @@ PRINTED: list[tuple[Resource, str, str]] = [
         "eth0.5 02:00:00:00:00:01 vlan 5 on eth0 (incomplete)",
     ),
     (
+        Port("eth0", "02:00:00:00:00:01", has_vlans=True),
+        "port eth0",
+        "eth0 02:00:00:00:00:01 with vlans",
+    ),
+    (
         Attachment("gx-fra1", "inner", "native", "0123456789ab"),
         "attachment gx-fra1",
         "gx-fra1 program inner 0123456789ab mode native",

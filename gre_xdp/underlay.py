@@ -1,0 +1,26 @@
+"""What the underlay carries: the MTU of the way to a remote."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from gre_xdp.model import Tunnel
+from gre_xdp.netlink import Netlink
+from gre_xdp.netlink.links import Link, list_links
+from gre_xdp.netlink.routes import Path, path_to
+
+
+def mtu(path: Path | None, links: Iterable[Link]) -> int | None:
+    """The MTU of a path in bytes: of its route or its device, whichever is less."""
+    if path is None:
+        return None
+    egress = next((link for link in links if link.index == path.ifindex), None)
+    candidates = [path.mtu, egress.mtu if egress else None]
+    return min([found for found in candidates if found], default=None)
+
+
+def current_mtu(tunnel: Tunnel) -> int | None:
+    """The MTU of the way to a tunnel's remote, as the current network namespace has it now."""
+    with Netlink() as netlink:
+        path = path_to(netlink, tunnel.remote, source=tunnel.local)
+        return mtu(path, list_links(netlink).values())
