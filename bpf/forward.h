@@ -53,6 +53,20 @@ static __always_inline int is_for_kernel(const struct packet *packet, __u32 *rea
 	return 1;
 }
 
+/* The remote asks whether the tunnel carries IPv6 (RFC 7676 section 3.2): a packet to itself, which
+ * can be sent back once and no more.
+ */
+static __always_inline int is_probe(const struct packet *packet)
+{
+	struct ip_address source, destination;
+
+	if (!is_ipv6(packet) || ip6(packet)->hop_limit > 2)
+		return 0;
+	source = packet_source(packet);
+	destination = packet_destination(packet);
+	return is_same_address(&source, &destination);
+}
+
 /* A packet that came out of a tunnel. The kernel does not say whether it does not forward because
  * the destination is its own or because it knows no route: both are for it to deliver or answer.
  */
@@ -76,11 +90,12 @@ static __always_inline enum way route_decapsulated(struct packet *packet, struct
 		return WAY_KERNEL;
 	if (is_egress_known(result)) {
 		route->tunnel = lookup_egress_tunnel(route->fib.ifindex, &route->id);
-		/* Two gateways would play it back and forth until its hops are spent. */
-		if (route->tunnel == packet->from)
-			return WAY_BACK;
-		if (route->tunnel)
-			return WAY_TUNNEL;
+		if (route->tunnel) {
+			/* Two gateways would play it back and forth until its hops are spent. */
+			int is_back = route->id == packet->from_id && !is_probe(packet);
+
+			return is_back ? WAY_BACK : WAY_TUNNEL;
+		}
 	}
 	switch (result) {
 	case BPF_FIB_LKUP_RET_SUCCESS:

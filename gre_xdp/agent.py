@@ -13,7 +13,7 @@ import signal
 import time
 from pathlib import Path
 
-from gre_xdp import agent_lock, errors, reconcile
+from gre_xdp import agent_lock, errors, mtu_probe, reconcile
 from gre_xdp import config as configuration
 from gre_xdp.exporter import Exporter
 from gre_xdp.metrics import AgentState
@@ -53,6 +53,7 @@ class Agent:
         self._failure_logged_at = 0.0
         self._next_hops: frozenset[Address] = frozenset()
         self._learner: PathLearner | None = None
+        self._reprobe = asyncio.Event()
         self._notes: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -80,6 +81,7 @@ class Agent:
             asyncio.create_task(self._stop.wait()),
             asyncio.create_task(self._monitor()),
             asyncio.create_task(self._follow()),
+            asyncio.create_task(self._probe()),
         ]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -100,7 +102,7 @@ class Agent:
         """Another process may hold the lock: the loop must not wait for it."""
 
         async def note() -> None:
-            with contextlib.suppress(errors.GreXdpError):
+            with contextlib.suppress(errors.GreXdpError, OSError):
                 if await asyncio.to_thread(reconcile.believe_path_mtu, local, remote, mtu, until_s):
                     self._wake.set()
 
@@ -138,6 +140,33 @@ class Agent:
                 await self._load()
             await self._reconcile()
 
+    async def _probe(self) -> None:
+        """Ask tunnels that want it whether they carry IPv6, at once and periodically."""
+        found: dict[str, tuple[int, float]] = {}
+        while True:
+            wanted = {
+                tunnel.name: address
+                for tunnel in self._config.tunnels
+                if tunnel.mtu_probe and (address := mtu_probe.address_of(tunnel)) is not None
+            }
+            # Those that have no answer yet stand there with time 0.
+            found = {name: found.get(name, (0, 0.0)) for name in wanted}
+            await self._note_probes(found)
+            for name, address in wanted.items():
+                with contextlib.suppress(OSError):
+                    result = await asyncio.to_thread(mtu_probe.probe, name, address)
+                    if result.is_carrying != (found[name][0] >= mtu_probe.REQUIRED_BYTES):
+                        _log.info("tunnel %s: IPv6 comes back up to %d bytes", name, result.largest)
+                    found[name] = (result.largest, result.at_s)
+            await self._note_probes(found)
+            self._reprobe.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._reprobe.wait(), mtu_probe.INTERVAL_S)
+
+    async def _note_probes(self, found: dict[str, tuple[int, float]]) -> None:
+        with contextlib.suppress(errors.GreXdpError):
+            await asyncio.to_thread(reconcile.note_probes, dict(found))
+
     async def _load(self) -> None:
         """Read the file again; a bad one leaves everything as it is."""
         try:
@@ -152,6 +181,7 @@ class Agent:
         self._config = config
         if self._learner is not None:
             self._learner.follow(config.tunnels)
+        self._reprobe.set()
         self._note_reload(successful=True)
         _log.info("loaded %s: %d changes", self._path, len(steps))
         self._log_steps("loaded", steps)

@@ -95,14 +95,15 @@ def too_big_for_sender(report: TooBig, mtu: int) -> tuple[IPAddress, bytes] | No
     An IPv6 checksum is left to the socket.
     """
     inner = report.inner
-    if report.protocol == _IPV4 and len(inner) >= 28 and inner[0] >> 4 == 4:
+    header_bytes = (inner[0] & 15) * 4 if inner else 0
+    if report.protocol == _IPV4 and len(inner) >= max(header_bytes, 20) + 8 and inner[0] >> 4 == 4:
         fragment = int.from_bytes(inner[6:8], "big")
         ends = ip_address(inner[12:16]), ip_address(inner[16:20])
-        is_error = inner[9] == PROTOCOL[4] and inner[(inner[0] & 15) * 4] not in (0, 8)
+        is_error = inner[9] == PROTOCOL[4] and inner[header_bytes] not in (0, 8)
         if not fragment & _DF or fragment & _OFFSET or is_error:
             return None
         header = struct.pack("!BBHHH", *_FRAG_NEEDED, 0, 0, mtu)
-        message = header + inner[: (inner[0] & 15) * 4 + 8]
+        message = header + inner[: header_bytes + 8]
         message = message[:2] + checksum(message) + message[4:]
     elif report.protocol == _IPV6 and len(inner) >= 48 and inner[0] >> 4 == 6:
         ends = ip_address(inner[8:24]), ip_address(inner[24:40])

@@ -22,12 +22,14 @@ class Memory:
     """Previous values of sysctls by path, in the order in which they were changed.
 
     ``path_mtus``: by local and remote, how many bytes the way between them takes, and until when
-    that is believed (seconds since the epoch).
+    that is believed (seconds since the epoch). ``probes``: by tunnel, the longest packet that came
+    back, in bytes, and when that was; time 0 stands for a probe that has no answer yet.
     """
 
     path: Path
     sysctls: dict[str, str] = field(default_factory=dict)
     path_mtus: dict[tuple[str, str], tuple[int, float]] = field(default_factory=dict)
+    probes: dict[str, tuple[int, float]] = field(default_factory=dict)
 
     @classmethod
     def of_namespace(cls, cookie: int) -> Memory:
@@ -46,6 +48,9 @@ class Memory:
             for local, remote, mtu, until_s in content.get("path_mtus", ()):
                 if time.time() < until_s:
                     memory.path_mtus[local, remote] = (int(mtu), float(until_s))
+        with contextlib.suppress(TypeError, ValueError):
+            for tunnel, largest, at_s in content.get("probes", ()):
+                memory.probes[str(tunnel)] = (int(largest), float(at_s))
         return memory
 
     def remember(self, path: str, value: str) -> None:
@@ -69,14 +74,21 @@ class Memory:
         self.path_mtus[str(local), str(remote)] = (mtu, until_s)
         self._write()
 
+    def note_probes(self, probes: dict[str, tuple[int, float]]) -> None:
+        """Note how far probes come; replaces what was noted."""
+        if probes != self.probes:
+            self.probes = probes
+            self._write()
+
     def forget_path_mtus(self) -> None:
-        """Believe nothing any more."""
-        if self.path_mtus:
+        """Believe nothing any more, and know of no probe."""
+        if self.path_mtus or self.probes:
             self.path_mtus.clear()
+            self.probes.clear()
             self._write()
 
     def _write(self) -> None:
-        if not self.sysctls and not self.path_mtus:
+        if not (self.sysctls or self.path_mtus or self.probes):
             self.path.unlink(missing_ok=True)
             remove_directory_if_empty()
             return
@@ -85,6 +97,7 @@ class Memory:
         content = {
             "sysctls": self.sysctls,
             "path_mtus": [[*ends, *believed] for ends, believed in self.path_mtus.items()],
+            "probes": [[tunnel, *found] for tunnel, found in self.probes.items()],
         }
         temporary.write_text(json.dumps(content, indent=1))
         os.replace(temporary, self.path)

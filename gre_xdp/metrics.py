@@ -98,7 +98,14 @@ def _tunnels(tunnels: list[TunnelStatus]) -> Iterator[Metric]:
         "Longest packet of the underlay on the way to the remote, where routers have said so",
         labels=["tunnel"],
     )
+    probed = GaugeMetricFamily(
+        "gre_xdp_tunnel_probe_mtu_bytes",
+        "Longest IPv6 packet that came back through the tunnel, 0 if none did; with mtu_probe only",
+        labels=["tunnel"],
+    )
     for tunnel in tunnels:
+        if tunnel.probe_mtu is not None:
+            probed.add_metric([tunnel.name], tunnel.probe_mtu)
         if tunnel.path_mtu is not None:
             path.add_metric([tunnel.name], tunnel.path_mtu)
         key = "" if tunnel.okey is None else str(tunnel.okey)
@@ -107,7 +114,7 @@ def _tunnels(tunnels: list[TunnelStatus]) -> Iterator[Metric]:
         )
         up.add_metric([tunnel.name], tunnel.state == UP)
         mtu.add_metric([tunnel.name], tunnel.mtu)
-    yield from (info, up, mtu, path)
+    yield from (info, up, mtu, path, probed)
 
 
 def _reasons(found: Snapshot) -> Iterator[Metric]:
@@ -188,6 +195,7 @@ METRIC_NAMES: tuple[str, ...] = (
     "gre_xdp_tunnel_up",
     "gre_xdp_tunnel_mtu_bytes",
     "gre_xdp_tunnel_path_mtu_bytes",
+    "gre_xdp_tunnel_probe_mtu_bytes",
     "gre_xdp_drops_total",
     "gre_xdp_passes_total",
     "gre_xdp_interface_info",

@@ -25,6 +25,7 @@ from gre_xdp.values import (
     DeviceName,
     Endpoint,
     IPAddress,
+    IPInterface,
     IPNetwork,
     Key,
     Listener,
@@ -134,6 +135,11 @@ class Tunnel(BaseModel):
     routes: tuple[Prefix, ...] = Field(
         default=(), description="Prefixes that the kernel routes to the tunnel's device."
     )
+    mtu_probe: StrictBool = Field(
+        default=False,
+        description="Whether the agent checks, before the tunnel is called up and every 30 seconds,"
+        " that IPv6 packets of 1,280 bytes come back through it (RFC 7676 section 3.2).",
+    )
     allowed_sources: tuple[Prefix, ...] = Field(
         default=(),
         description="Prefixes to which inner sources of received packets must belong; empty: any.",
@@ -172,6 +178,23 @@ class Tunnel(BaseModel):
         if row and row.is_asked(value):
             raise mistake(f"{row.what} not supported yet by this version", row.remedy)
         return value
+
+    @field_validator("mtu_probe")
+    @classmethod
+    def _fit_addresses(cls, is_asked: bool, info: ValidationInfo) -> bool:
+        addresses: tuple[IPInterface, ...] = info.data.get("addresses", ())
+        if is_asked and info.data.get("payload") == "ethernet":
+            raise mistake(
+                "this asks whether IPv6 packets pass, and an Ethernet tunnel carries frames",
+                "remove it",
+            )
+        if is_asked and not any(a.version == 6 and not a.is_link_local for a in addresses):
+            raise mistake(
+                "this sends IPv6 packets to the tunnel itself, which has no IPv6 address that the"
+                " remote could route",
+                'add one to addresses, like "fd00:10::1/64"',
+            )
+        return is_asked
 
     @field_validator("allowed_sources")
     @classmethod

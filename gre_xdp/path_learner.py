@@ -30,6 +30,8 @@ _SOL_RAW, _ICMP_FILTER, _ICMP_DEST_UNREACH = 255, 1, 3
 _ICMPV6_FILTER, _ICMPV6_PACKET_TOO_BIG = 1, 2
 # How many senders are told per second; the routers' own messages are limited as well.
 _RELAYED_PER_S = 100
+# The same thing is noted again after so long, to be believed for longer.
+_TOLD_AGAIN_S = 1.0
 
 _log = logging.getLogger("gre_xdp.path_learner")
 
@@ -65,6 +67,7 @@ class PathLearner:
         self._believe = believe
         self._sockets = open_sockets()
         self._tunnels: Sequence[Tunnel] = ()
+        self._told: dict[tuple[IPAddress, IPAddress], tuple[int, float]] = {}
         self._relayed = 0
         self._second = 0
 
@@ -100,8 +103,14 @@ class PathLearner:
         if not tunnels:
             return
         mtu = max(report.mtu, FLOOR[report.remote.version])
-        _log.info("the path %s - %s takes %d bytes", report.local, report.remote, mtu)
-        self._believe(report.local, report.remote, mtu, time.time() + LIFETIME_S)
+        now = time.monotonic()
+        ends = (report.local, report.remote)
+        told_mtu, told_at = self._told.get(ends, (0, 0.0))
+        # Routers say it once for each of many packets.
+        if told_mtu != mtu or now - told_at > _TOLD_AGAIN_S:
+            self._told[ends] = (mtu, now)
+            _log.info("the path %s - %s takes %d bytes", report.local, report.remote, mtu)
+            self._believe(report.local, report.remote, mtu, time.time() + LIFETIME_S)
         self._relay(report, overhead.tunnel_mtu(mtu, tunnels[0]))
 
     def _relay(self, report: TooBig, mtu: int) -> None:

@@ -75,6 +75,12 @@ def believe_path_mtu(local: Address, remote: Address, mtu: int, until_s: float) 
         return before != mtu
 
 
+def note_probes(probes: dict[str, tuple[int, float]]) -> None:
+    """Note for ``show`` and the metrics how far each tunnel's probes come."""
+    with _lock():
+        memory.Memory.of_namespace(namespaces.cookie()).note_probes(probes)
+
+
 def keep_next_hops(config: Config) -> list[Step]:
     """Keep the outer next hops resolved, and touch nothing else; returns the steps it took."""
     with _lock(), _open_kernel() as kernel:
@@ -246,10 +252,16 @@ def _lock() -> Iterator[None]:
         except FileNotFoundError:
             # The last writer of another namespace has just removed the directory.
             continue
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        # The one before us may have removed the file while we waited for it.
-        if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
-            break
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            # The one before us may have removed the file while we waited for it.
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), path.stat()):
+                    break
+        except BaseException:
+            # Whoever leaves without closing it keeps everybody else waiting.
+            os.close(descriptor)
+            raise
         os.close(descriptor)
     try:
         yield

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from gre_xdp import abi, errors, overhead, pins
+from gre_xdp import abi, errors, mtu_probe, overhead, pins
 from gre_xdp.datapath import DataPath, MapUse
+from gre_xdp.memory import Memory
 from gre_xdp.netlink import Netlink, namespaces, routes
 from gre_xdp.netlink.links import Link, list_links
 from gre_xdp.netlink.neighbours import Neighbour, list_neighbours
@@ -26,6 +28,9 @@ NO_ROUTE = "no_route"
 NO_LOCAL = "no_local"
 DOWN = "down"
 PENDING = "pending"
+
+# A probe's answer that nobody has renewed for so long says nothing any more.
+PROBE_VALID_S = 4 * mtu_probe.INTERVAL_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,7 @@ class TunnelStatus:
     mss_ipv4: int
     mss_ipv6: int
     state: str
+    probe_mtu: int | None  # longest IPv6 packet that came back, in bytes, 0: none; None: not probed
     counters: abi.Counters
 
     def as_dict(self, *, with_counters: bool) -> dict[str, object]:
@@ -62,6 +68,7 @@ class TunnelStatus:
             "path_mtu": self.path_mtu,
             "mss": {"ipv4": self.mss_ipv4, "ipv6": self.mss_ipv6},
             "state": self.state,
+            "probe_mtu": self.probe_mtu,
         }
         if with_counters:
             found |= {
@@ -158,8 +165,9 @@ def snapshot() -> Snapshot:
         }
         interfaces = _interfaces(data_path, by_index)
         ports = {interface.ifindex for interface in interfaces}
+        probes = Memory.of_namespace(namespaces.cookie()).probes
         tunnels = [
-            _tunnel(data_path, netlink, tunnel_id, entry, links, neighbours, ports)
+            _tunnel(data_path, netlink, tunnel_id, entry, links, neighbours, ports, probes)
             for tunnel_id, entry in tunnel_entries(data_path, links).items()
         ]
         digests = data_path.pinned_digests()
@@ -242,8 +250,18 @@ def _tunnel(
     links: dict[str, Link],
     neighbours: dict[tuple[int, routes.Address], Neighbour],
     ports: set[int],
+    probes: dict[str, tuple[int, float]],
 ) -> TunnelStatus:
     device = links.get(entry.name)
+    state = _state(netlink, entry, device, links, neighbours, ports)
+    probe_mtu = None
+    if entry.name in probes:
+        probe_mtu, at_s = probes[entry.name]
+        # RFC 7676 section 3.2: it is up when it is known to carry IPv6.
+        if state == UP and time.time() - at_s > PROBE_VALID_S:
+            state, probe_mtu = PENDING, None
+        elif state == UP and probe_mtu < mtu_probe.REQUIRED_BYTES:
+            state = DOWN
     return TunnelStatus(
         name=entry.name,
         local=entry.local,
@@ -257,7 +275,8 @@ def _tunnel(
         path_mtu=None if entry.device_mtu is None else entry.mtu + overhead.overhead_bytes(entry),
         mss_ipv4=entry.mss_ipv4 or overhead.mss(entry.mtu, 4),
         mss_ipv6=entry.mss_ipv6 or overhead.mss(entry.mtu, 6),
-        state=_state(netlink, entry, device, links, neighbours, ports),
+        state=state,
+        probe_mtu=probe_mtu,
         counters=data_path.tunnel_counters(tunnel_id),
     )
 

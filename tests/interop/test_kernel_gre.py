@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from ipaddress import IPv6Address
 
 import pytest
 
+from gre_xdp import mtu_probe
 from gre_xdp.lab import kernel_gre
 from gre_xdp.lab.lab import SIDES, Lab
 from netns_helpers import Gateway, ping, transfer
@@ -148,3 +150,12 @@ def test_a_sender_may_add_checksum_and_sequence(interop: Interop) -> None:
     before = interop.gateway.drops()
     assert ping(interop.site_b, "10.1.0.2") == 3
     assert interop.gateway.drops() == before
+
+
+def test_the_kernel_sends_our_probes_back(interop: Interop) -> None:
+    """Duty 21: IPv6 packets to ourselves come back, up to the tunnel's MTU."""
+    interop.here(None)
+    interop.there(None)
+    address = IPv6Address("fd00:10::1")
+    result = interop.gateway.call(lambda: mtu_probe.probe("fra1", address))
+    assert result.largest == interop.gateway.tunnel().mtu

@@ -669,6 +669,21 @@ class TestTunnelToTunnel:
         frame = bytes(came(source, inner, header)) + b"\xa5" * 3
         assert bench.port(frame, "eth0") == relayed(source, target, expected, inner)
 
+    @pytest.mark.parametrize(
+        ("fields", "is_back"),
+        [({"ttl": 2}, True), ({"ttl": 3}, False), ({"ttl": 2, "src": p.SITE6}, False)],
+        ids=["probe", "more-hops", "of-another"],
+    )
+    def test_a_probe_goes_back_once(
+        self, bench: Bench, fields: dict[str, int | str], is_back: bool
+    ) -> None:
+        """Duty 21: an IPv6 packet to itself with one hop to spend is what the remote asks with."""
+        address = "fd00:20::2"
+        inner = p.udp(**{"src": address, "dst": address, **fields})
+        expected = relayed("plain", "plain", p.sent(p.gre(p.spent(inner))), inner)
+        outcome = bench.port(came("plain", inner), "eth0")
+        assert outcome == (expected if is_back else dropped("looped_back"))
+
     @VERSIONS
     def test_not_back_where_it_came_from(self, bench: Bench, version: int) -> None:
         """RFC 4443 section 3.1: else two gateways play ping-pong until its hops are spent."""

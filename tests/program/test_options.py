@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+from typing import TypeVar
+
 import pytest
 from scapy.layers.inet6 import UDP, IPv6
 from scapy.layers.l2 import GRE, Ether
 from scapy.packet import Packet, Raw
 
 import packets as p
-from gre_xdp import abi
+from gre_xdp import abi, bpf
 from program.bench import Bench, decapsulated, dropped, encapsulated
 
+T = TypeVar("T")
 VERSIONS = pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
 LENGTHS = [0, 1, 2, 3, 26, 483, 484, 485, 486, 1000, 1399, 1400]
 CHECKSUM = {"chksum_present": 1}
@@ -86,8 +94,6 @@ def start(bench: Bench, *, sent: int = 0, received: int | None = None) -> None:
     value = abi.Sequences(
         sent=sent, received=0 if received is None else abi.SEQUENCE_SEEN | received
     )
-    from gre_xdp import bpf  # noqa: PLC0415 - nobody else writes this map
-
     path = bench.data_path.pins.maps / abi.MAPS[abi.MapIndex.SEQUENCES].name
     with bpf.owned(bpf.get(path)) as fd:
         bpf.map_update(fd, abi.u32(tunnel_id(bench, "numbered")), bytes(value))
@@ -222,3 +228,54 @@ class TestSources:
         inner = p.udp("10.35.0.2", p.HOST4)
         expected = decapsulated("plain", p.out_of_lan(p.spent(inner)))
         assert bench.port(came("plain", inner), "eth0") == expected
+
+
+class TestReceiveQueues:
+    """Each receive queue runs the program on a CPU of its own; a tunnel has one count for all."""
+
+    RUNS = 3000
+
+    @pytest.fixture
+    def run(self, bench: Bench) -> Iterator[Callable[[bytes, str], bpf.RunResult]]:
+        """Runs the port program without looking at counters, which all CPUs share."""
+        [digest] = bench.data_path.pinned_digests()
+        indices = {name: bench.ifindex(name) for name in ("eth0", "eth1")}
+        with bench.data_path.open_program(digest, "port") as program:
+            yield lambda frame, name: bpf.prog_run(program, frame, indices[name])
+        bench.moved()
+
+    def test_no_number_is_sent_twice(self, run: Callable[[bytes, str], bpf.RunResult]) -> None:
+        """Duty 11: two CPUs that send at once use every number once, and leave none out."""
+        frame = bytes(p.on_lan(p.to_site("numbered", 4)))
+
+        def send(cpu: int) -> list[int]:
+            os.sched_setaffinity(threading.get_native_id(), {cpu})
+            sent = [run(frame, "eth1").frame for _ in range(self.RUNS)]
+            return [int.from_bytes(each[p.GRE_AT + 4 : p.GRE_AT + 8], "big") for each in sent]
+
+        numbers = on_all_cpus(send)
+        assert sorted(chain.from_iterable(numbers)) == list(range(sum(map(len, numbers))))
+
+    def test_no_number_is_accepted_twice(self, run: Callable[[bytes, str], bpf.RunResult]) -> None:
+        """Duty 11: of the same number on two CPUs at once, one is taken and the other refused."""
+        frames = [
+            bytes(came("numbered", p.to_lan("numbered", 4), **numbered(number)))
+            for number in range(self.RUNS)
+        ]
+
+        def receive(cpu: int) -> list[str]:
+            os.sched_setaffinity(threading.get_native_id(), {cpu})
+            return [run(frame, "eth0").verdict for frame in frames]
+
+        verdicts = on_all_cpus(receive)
+        for number, fates in enumerate(zip(*verdicts, strict=True)):
+            # A CPU that is ahead makes the other's numbers old: never more than one is taken.
+            assert fates.count("redirect") <= 1, number
+        assert sum(verdict.count("redirect") for verdict in verdicts) >= 1
+
+
+def on_all_cpus(work: Callable[[int], T]) -> list[T]:
+    """Do the work on each CPU at the same time; system calls do not hold Python's lock."""
+    cpus = sorted(os.sched_getaffinity(0))
+    with ThreadPoolExecutor(len(cpus)) as pool:
+        return list(pool.map(work, cpus))

@@ -71,6 +71,7 @@ def _tunnel(name: str, ikey: int | None, okey: int | None, state: str) -> Tunnel
         mss_ipv4=1432,
         mss_ipv6=1412,
         state=state,
+        probe_mtu=None,
         counters=abi.Counters(rx_packets=11, rx_bytes=1100, tx_packets=12, tx_bytes=1200),
     )
 

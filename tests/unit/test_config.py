@@ -145,6 +145,20 @@ MISTAKES: list[tuple[str, int, str, str]] = [
         'write "veth"',
     ),
     (
+        f"{PORT}{FRA1}mtu_probe = true",
+        8,
+        'tunnel "fra1": mtu_probe = true: this sends IPv6 packets to the tunnel itself, which has no'
+        " IPv6 address that the remote could route",
+        'add one to addresses, like "fd00:10::1/64"',
+    ),
+    (
+        f'{PORT}{FRA1}payload = "ethernet"\nmtu_probe = true',
+        9,
+        'tunnel "fra1": mtu_probe = true: this asks whether IPv6 packets pass, and an Ethernet tunnel'
+        " carries frames",
+        "remove it",
+    ),
+    (
         f'{PORT}{FRA1}payload = "ethernet"\nallowed_sources = ["10.0.0.0/8"]',
         9,
         'tunnel "fra1": allowed_sources: an Ethernet tunnel carries frames, whose IP sources are'

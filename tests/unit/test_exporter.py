@@ -42,6 +42,7 @@ def tunnel(name: str, okey: int | None, state: str) -> TunnelStatus:
         mss_ipv4=1436,
         mss_ipv6=1416,
         state=state,
+        probe_mtu=1280 if name == "z" else None,
         counters=abi.Counters(rx_packets=1, rx_bytes=2, tx_packets=3, tx_bytes=4),
     )
 
@@ -329,6 +330,7 @@ LABELS = {
     "gre_xdp_tunnel_up": {"tunnel"},
     "gre_xdp_tunnel_mtu_bytes": {"tunnel"},
     "gre_xdp_tunnel_path_mtu_bytes": {"tunnel"},
+    "gre_xdp_tunnel_probe_mtu_bytes": {"tunnel"},
     "gre_xdp_interface_info": {"interface", "mode", "driver"},
     "gre_xdp_map_entries": {"map"},
     "gre_xdp_map_max_entries": {"map"},
@@ -397,6 +399,7 @@ def test_an_exporter_alone_knows_nothing_of_the_agent(serve: Callable[..., Expor
         ("gre_xdp_tunnel_up", {"tunnel": "fra2"}, 0),
         ("gre_xdp_tunnel_mtu_bytes", {"tunnel": "fra2"}, 1476),
         ("gre_xdp_tunnel_path_mtu_bytes", {"tunnel": "z"}, 1500),
+        ("gre_xdp_tunnel_probe_mtu_bytes", {"tunnel": "z"}, 1280),
         ("gre_xdp_drops_total", {"reason": "unknown_tunnel"}, 1),
         ("gre_xdp_passes_total", {"reason": "egress_unattached"}, 71),
         ("gre_xdp_redirect_failures_total", {"interface": "eth0"}, 9),

@@ -143,7 +143,7 @@ NOT_ON_A_TUNNEL: list[tuple[str, Any, str]] = [
     ("payload", 1, "Input should be"),
     ("colour", "red", "Extra inputs"),
     ("both_key", 1, "Extra inputs"),
-    *[(key, 1, "Extra inputs") for key in ("dev", "encaplimit", "device", "mtu_probe", "fanout")],
+    *[(key, 1, "Extra inputs") for key in ("dev", "encaplimit", "device", "fanout")],
     ("addresses", "10.0.0.1/8", "tuple"),
     ("routes", {"10.0.0.0/8": 1}, "tuple"),
 ]
