@@ -52,7 +52,7 @@ test: setup $(BIRD) ## all tests; without root or BPF those that can run
 	$(PYTHON) -m pytest
 
 fuzz: setup ## a million frames of any kind through the programs, on this kernel and on Linux 6.1
-	$(PYTHON) -m pytest tests/fuzz --frames 1000000
+	$(PYTHON) -m pytest -s tests/fuzz tests/linux61/test_fuzz.py --frames 1000000
 
 $(BIRD): | $(STAMP)
 	@if [ "$$(id -u)" -ne 0 ]; then echo "not root: no routing daemon to test with"; exit 0; fi; \

@@ -55,7 +55,8 @@ static __always_inline __s64 sum_block(struct xdp_md *ctx, struct scratch *scrat
 	*(__u32 *)&scratch->block[(bytes - 1) & (SCRATCH_BLOCK_BYTES - 4)] = 0;
 	if (bpf_xdp_load_bytes(ctx, offset, scratch->block, bytes))
 		return -1;
-	return bpf_csum_diff(0, 0, (void *)scratch->block, (bytes + 3) & ~3ULL, sum);
+	/* Before Linux 6.13 the sum has 32 bits, which BCC takes for an int. */
+	return (__u32)bpf_csum_diff(0, 0, (void *)scratch->block, (bytes + 3) & ~3ULL, sum);
 }
 
 /* Sum a header of 1 to SCRATCH_BLOCK_BYTES octets at `offset` of the frame: 0xffff when they

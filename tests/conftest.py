@@ -26,6 +26,12 @@ def what_is_missing() -> str | None:
     return None
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How long tests/fuzz runs, and over which frames."""
+    parser.addoption("--frames", type=int, default=40_000, help="odd frames to run (%(default)s)")
+    parser.addoption("--seed", type=int, help="run the odd frames of an earlier run again")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip the data path's tests, with the reason, where they cannot run."""
     reason = what_is_missing()

@@ -160,7 +160,7 @@ ENDS: Final = {
     "tap6": End("2001:db8:e::31", LOCAL6),
     "tapfull6": End("2001:db8:e::32", LOCAL6, okey=KEY, ikey=KEY),
     "tapinherit6": End("2001:db8:e::33", LOCAL6),
-    # Their remotes are behind VLANs, which tests/program/test_vlan.py makes.
+    # Their remotes are behind VLANs, which tests/program/vlans.py makes.
     "behind": End("198.18.9.2"),
     "behind6": End("2001:db8:f9::2", LOCAL6),
     "behindtwo": End("198.18.98.2"),

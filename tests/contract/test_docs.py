@@ -72,3 +72,14 @@ def test_every_file_of_the_library_is_in_the_architecture(path: Path) -> None:
         assert f"`{path.stem}`" in (ROOT / "ARCHITECTURE.md").read_text() or (
             f"`{path.name}`" in (ROOT / "ARCHITECTURE.md").read_text()
         )
+
+
+def test_the_example_of_sizes_is_what_the_command_says(capsys: pytest.CaptureFixture[str]) -> None:
+    """The numbers in docs/mtu.md are those of ``gre-xdp mtu``, to the blank."""
+    (shown,) = re.findall(
+        r"```console\n\$ gre-xdp mtu\n(.*?)```", (ROOT / "docs" / "mtu.md").read_text(), re.S
+    )
+    with pytest.raises(SystemExit) as end:
+        cli.main(["mtu"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out == shown

@@ -24,6 +24,8 @@ _NAMES = (
 )
 # With the frame's own bookkeeping (struct xdp_frame) this leaves less than an outer header.
 _METADATA_BYTES = 216
+# More than the headers of a tunnel are together.
+_GROWTH_BYTES = 256
 _TUNNEL_COUNTERS = ("rx_packets", "rx_bytes", "tx_packets", "tx_bytes")
 
 
@@ -182,14 +184,23 @@ class Bench:
 
         Skips the test where the kernel makes the first piece as long as it can (before Linux 6.18).
         """
-        outcome = self._run_with(bytes(frame), interface, data=0, data_end=first)
+        outcome = self.in_pieces("port", bytes(frame), interface, first)
         if outcome is None:
             pytest.skip("this kernel does not let the first piece of a frame be short")
         return outcome
 
-    def _run_with(self, raw: bytes, interface: str, *, data: int, data_end: int) -> Outcome | None:
+    def in_pieces(
+        self, program: Program, frame: bytes, interface: str, first: int
+    ) -> Outcome | None:
+        """The same of either program; None where the kernel does not let the piece be short."""
+        return self._run_with(frame, interface, data=0, data_end=first, program=program)
+
+    def _run_with(
+        self, raw: bytes, interface: str, *, data: int, data_end: int, program: Program = "port"
+    ) -> Outcome | None:
         """Where the frame begins and its first piece ends; None if the kernel will not have it."""
-        buffer, out = (ct.create_string_buffer(raw, len(raw)) for _ in range(2))
+        buffer = ct.create_string_buffer(raw, len(raw))
+        out = ct.create_string_buffer(len(raw) + _GROWTH_BYTES)
         ctx = bpf._XdpMd(
             data=data, data_end=data_end, ingress_ifindex=self._interfaces[interface][0]
         )
@@ -198,12 +209,12 @@ class Bench:
             data_in=ct.addressof(buffer),
             data_size_in=len(raw),
             data_out=ct.addressof(out),
-            data_size_out=len(raw),
+            data_size_out=len(out),
             ctx_in=ct.addressof(ctx),
             ctx_size_in=ct.sizeof(ctx),
             repeat=1,
         )
-        result = bpf._libbpf().bpf_prog_test_run_opts(self._programs["port"], ct.byref(opts))
+        result = bpf._libbpf().bpf_prog_test_run_opts(self._programs[program], ct.byref(opts))
         if result == -errno.EINVAL:
             return None
         assert result == 0
@@ -216,6 +227,23 @@ class Bench:
     def ifindex(self, interface: str) -> int:
         """An interface's index."""
         return self._interfaces[interface][0]
+
+    def program_fd(self, program: Program) -> int:
+        """A program's descriptor, for as long as the bench is open."""
+        return self._programs[program]
+
+    def moved(self) -> tuple[dict[str, int], dict[str, int]]:
+        """How far all counters have moved since the last frame or call, as in an ``Outcome``."""
+        return (
+            {
+                _NAMES.get(code, f"code {code}"): moved
+                for (code, _), moved in self._reasons.moved().items()
+            },
+            {
+                f"{self._names[row]} {_TUNNEL_COUNTERS[column]}": moved
+                for (row, column), moved in self._tunnels.moved().items()
+            },
+        )
 
     def reset_sequences(self, *tunnels: str) -> None:
         """Number packets as new tunnels do."""
@@ -237,18 +265,7 @@ class Bench:
         return self._outcome(result.verdict, result.frame)
 
     def _outcome(self, verdict: str, frame: bytes) -> Outcome:
-        return Outcome(
-            verdict,
-            b"" if verdict == "drop" else frame,
-            {
-                _NAMES.get(code, f"code {code}"): moved
-                for (code, _), moved in self._reasons.moved().items()
-            },
-            {
-                f"{self._names[row]} {_TUNNEL_COUNTERS[column]}": moved
-                for (row, column), moved in self._tunnels.moved().items()
-            },
-        )
+        return Outcome(verdict, b"" if verdict == "drop" else frame, *self.moved())
 
     def _map(self, index: abi.MapIndex, rows: int, width: int) -> _PerCpuArray:
         path = self.data_path.pins.maps / abi.MAPS[index].name
