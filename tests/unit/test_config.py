@@ -147,15 +147,15 @@ MISTAKES: list[tuple[str, int, str, str]] = [
     (
         f"{PORT}{FRA1}mtu_probe = true",
         8,
-        'tunnel "fra1": mtu_probe = true: this sends IPv6 packets to the tunnel itself, which has no'
-        " IPv6 address that the remote could route",
+        'tunnel "fra1": mtu_probe = true: this sends IPv6 packets to the tunnel itself, which has'
+        " no IPv6 address that the remote could route",
         'add one to addresses, like "fd00:10::1/64"',
     ),
     (
         f'{PORT}{FRA1}payload = "ethernet"\nmtu_probe = true',
         9,
-        'tunnel "fra1": mtu_probe = true: this asks whether IPv6 packets pass, and an Ethernet tunnel'
-        " carries frames",
+        'tunnel "fra1": mtu_probe = true: this asks whether IPv6 packets pass, and an Ethernet'
+        " tunnel carries frames",
         "remove it",
     ),
     (

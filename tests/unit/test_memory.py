@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import stat
+import time
+from ipaddress import ip_address
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -114,6 +118,118 @@ def test_forgetting_what_was_never_known_succeeds(run_directory: Path) -> None:
     """Forgetting twice is forgetting once."""
     read().forget(FORWARDING)
     assert not run_directory.exists()
+
+
+LOCAL, REMOTE = ip_address("192.0.2.1"), ip_address("198.51.100.7")
+LOCAL6, REMOTE6 = ip_address("2001:db8:f1::1"), ip_address("2001:db8:f2::7")
+
+
+def later(seconds: float = 600.0) -> float:
+    return time.time() + seconds
+
+
+class TestPathMtus:
+    """What routers have said of the way to a remote (duty 16)."""
+
+    def test_read_back(self) -> None:
+        """Duty 16: for this pair of ends, in this order, and of either family."""
+        read().believe_path_mtu(LOCAL, REMOTE, 1400, later())
+        read().believe_path_mtu(LOCAL6, REMOTE6, 1300, later())
+        found = read()
+        assert found.path_mtu(LOCAL, REMOTE) == 1400
+        assert found.path_mtu(LOCAL6, REMOTE6) == 1300
+        assert found.path_mtu(REMOTE, LOCAL) is None
+        assert found.path_mtu(LOCAL, REMOTE6) is None
+
+    def test_the_last_word_counts(self) -> None:
+        """Duty 16: also where it is a larger MTU, or a shorter time."""
+        until_s = later(300)
+        read().believe_path_mtu(LOCAL, REMOTE, 1300, later())
+        read().believe_path_mtu(LOCAL, REMOTE, 1400, until_s)
+        assert read().path_mtus == {(str(LOCAL), str(REMOTE)): (1400, until_s)}
+
+    def test_expiry(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Duty 16: soft state; each ends on its own."""
+        now = time.time()
+        read().believe_path_mtu(LOCAL, REMOTE, 1400, now + 600)
+        read().believe_path_mtu(LOCAL6, REMOTE6, 1300, now + 1200)
+        monkeypatch.setattr(time, "time", lambda: now + 599)
+        assert len(read().path_mtus) == 2
+        monkeypatch.setattr(time, "time", lambda: now + 601)
+        assert list(read().path_mtus) == [(str(LOCAL6), str(REMOTE6))]
+        monkeypatch.setattr(time, "time", lambda: now + 1201)
+        assert read().path_mtus == {}
+
+    def test_expired_ones_leave_the_file(self, run_directory: Path) -> None:
+        """Duty 16: the next note forgets them for good."""
+        read().believe_path_mtu(LOCAL, REMOTE, 1400, later(-1))
+        read().believe_path_mtu(LOCAL6, REMOTE6, 1300, later())
+        content = json.loads((run_directory / f"{COOKIE}.json").read_text())
+        assert [entry[:3] for entry in content["path_mtus"]] == [[str(LOCAL6), str(REMOTE6), 1300]]
+
+    def test_with_settings(self) -> None:
+        """Neither kind of note costs the other one anything."""
+        read().remember(FORWARDING, "0")
+        read().believe_path_mtu(LOCAL, REMOTE, 1400, later())
+        read().remember(ACCEPT_RA, "1")
+        read().forget(FORWARDING)
+        assert read().sysctls == {ACCEPT_RA: "1"}
+        assert read().path_mtu(LOCAL, REMOTE) == 1400
+        read().forget(ACCEPT_RA)
+        assert read().path_mtu(LOCAL, REMOTE) == 1400
+
+    def test_forgetting_keeps_settings(self) -> None:
+        """Believing nothing any more is no reason to forget what to restore."""
+        read().remember(FORWARDING, "0")
+        read().believe_path_mtu(LOCAL, REMOTE, 1400, later())
+        read().forget_path_mtus()
+        assert (read().path_mtus, read().sysctls) == ({}, {FORWARDING: "0"})
+
+    def test_alone(self, run_directory: Path) -> None:
+        """A belief makes the private file, and the last one to go takes it along."""
+        read().believe_path_mtu(LOCAL, REMOTE, 1400, later())
+        assert stat.S_IMODE(run_directory.stat().st_mode) == 0o700
+        assert read().path_mtu(LOCAL, REMOTE) == 1400
+        read().forget_path_mtus()
+        assert not run_directory.exists()
+        read().forget_path_mtus()
+        assert not run_directory.exists()
+
+    def test_namespaces_do_not_share_beliefs(self) -> None:
+        """Each has its own way to the same remote."""
+        read().believe_path_mtu(LOCAL, REMOTE, 1400, later())
+        assert Memory.of_namespace(COOKIE + 1).path_mtu(LOCAL, REMOTE) is None
+
+    GARBAGE: ClassVar = {
+        "null": "null",
+        "a number": "5",
+        "text": '"abcd"',
+        "an object": '{"abcd": 1}',
+        "a list of numbers": "[1, 2]",
+        "an empty entry": "[[]]",
+        "too short": f'[["{LOCAL}", "{REMOTE}", 1400]]',
+        "too long": f'[["{LOCAL}", "{REMOTE}", 1400, 9e9, 1]]',
+        "mtu is text": f'[["{LOCAL}", "{REMOTE}", "wide", 9e9]]',
+        "mtu is null": f'[["{LOCAL}", "{REMOTE}", null, 9e9]]',
+        "mtu is infinite": f'[["{LOCAL}", "{REMOTE}", Infinity, 9e9]]',
+        "mtu is no number": f'[["{LOCAL}", "{REMOTE}", NaN, 9e9]]',
+        "end is text": f'[["{LOCAL}", "{REMOTE}", 1400, "soon"]]',
+        "end is null": f'[["{LOCAL}", "{REMOTE}", 1400, null]]',
+        "local is a list": f'[[["{LOCAL}"], "{REMOTE}", 1400, 9e9]]',
+    }
+
+    @pytest.mark.parametrize("content", GARBAGE.values(), ids=GARBAGE)
+    def test_garbage(self, run_directory: Path, content: str) -> None:
+        """It is as good as none, settings beside it are kept, and the next note replaces it."""
+        run_directory.mkdir()
+        (run_directory / f"{COOKIE}.json").write_text(
+            f'{{"sysctls": {{"{FORWARDING}": "0"}}, "path_mtus": {content}}}'
+        )
+        found = read()
+        assert (found.path_mtus, found.sysctls) == ({}, {FORWARDING: "0"})
+        found.believe_path_mtu(LOCAL, REMOTE, 1400, later())
+        assert read().path_mtu(LOCAL, REMOTE) == 1400
+        assert read().sysctls == {FORWARDING: "0"}
 
 
 CORRUPT: dict[str, bytes] = {
