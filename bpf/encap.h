@@ -18,14 +18,6 @@ struct inherited {
 	__be32 flow_label;
 };
 
-/* Every bit in has a say in every bit out. */
-static __always_inline __u32 mix(__u32 hash)
-{
-	hash = (hash ^ hash >> 16) * 0x85ebca6b;
-	hash = (hash ^ hash >> 13) * 0xc2b2ae35;
-	return hash ^ hash >> 16;
-}
-
 /* The same for all packets of a flow: routers of the underlay spread flows by it (RFC 6438). */
 static __always_inline __be32 flow_label(const struct packet *packet)
 {
@@ -45,6 +37,7 @@ static __always_inline __be32 flow_label(const struct packet *packet)
 static __always_inline struct inherited inherit(const struct packet *packet,
                                                 const struct tunnel *tunnel)
 {
+	int is_outer_ipv6 = tunnel->flags & TUNNEL_IPV6;
 	__u8 tos = packet_tos(packet);
 	struct inherited outer = {
 		.ttl = tunnel->ttl,
@@ -60,13 +53,13 @@ static __always_inline struct inherited inherit(const struct packet *packet,
 		outer.dont_fragment = IP_DONT_FRAGMENT;
 	else if (is_ipv4(packet))
 		outer.dont_fragment = ip4(packet)->frag_off & IP_DONT_FRAGMENT;
-	/* Sent by a route that does not know how narrow the path is: better in fragments than not.
-	 */
-	if (packet->bytes > tunnel->mtu && is_ipv4(packet) &&
-	    !(ip4(packet)->frag_off & IP_DONT_FRAGMENT))
+	/* Longer than a narrow path takes, and nobody will make it shorter: better in fragments. */
+	if (packet->bytes > tunnel->mtu && !is_outer_ipv6 &&
+	    !(is_ipv4(packet) && ip4(packet)->frag_off & IP_DONT_FRAGMENT))
 		outer.dont_fragment = 0;
 	if (tunnel->flags & TUNNEL_IPV6)
 		outer.flow_label = flow_label(packet);
+	outer.dont_fragment = forget(packet->ctx, outer.dont_fragment) & IP_DONT_FRAGMENT;
 	return outer;
 }
 
@@ -238,7 +231,9 @@ static __always_inline int encap(struct packet *packet, struct tunnel *tunnel, _
 		return drop_egress(fib.ifindex);
 	if (result != BPF_FIB_LKUP_RET_SUCCESS)
 		return drop_no_next_hop(result);
-	ip_at = link_bytes(&egress);
+	/* Two families and three link headers are one layout from here on. */
+	ip_at = forget(packet->ctx, link_bytes(&egress)) & 31;
+	ip_bytes = forget(packet->ctx, ip_bytes) & 63;
 	if (resize_frame(packet, ip_at + ip_bytes + gre_header_bytes(tunnel)))
 		return drop(DROP_NO_HEADROOM);
 	if (is_outer_ipv6)

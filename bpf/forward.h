@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include "answers.h"
 #include "encap.h"
 #include "ingress.h"
 
@@ -19,6 +20,8 @@ static __always_inline int is_link_local(const struct packet *packet)
 	return !is_ipv4(packet) &&
 	       (is_link_local6(&ip6(packet)->daddr) || is_link_local6(&ip6(packet)->saddr));
 }
+
+#define IPV6_MIN_MTU 1280
 
 enum way {
 	WAY_UNRELATED, /* none of our business */
@@ -129,10 +132,21 @@ static __always_inline enum way route_from_port(struct packet *packet,
 	return is_for_kernel(packet, &route->reason) ? WAY_KERNEL : WAY_TUNNEL;
 }
 
+/* No IPv6 sender goes below 1,280 bytes (RFC 8200 section 5): if the path has become narrower than
+ * that, they are sent in outer fragments.
+ */
+static __always_inline __u32 longest_carried(const struct packet *packet,
+                                             const struct tunnel *tunnel)
+{
+	if (is_ipv6(packet) && tunnel->mtu < IPV6_MIN_MTU && tunnel->device_mtu >= IPV6_MIN_MTU)
+		return IPV6_MIN_MTU;
+	return tunnel->mtu;
+}
+
 /* What a tunnel does not take the kernel answers, fragments or makes a frame of. */
 static __always_inline int is_for_tunnel(const struct packet *packet, struct route *route)
 {
-	if (packet->bytes > route->tunnel->mtu)
+	if (packet->bytes > longest_carried(packet, route->tunnel))
 		route->reason = PASS_TOO_BIG;
 	else if (route->tunnel->flags & TUNNEL_ETHERNET)
 		route->reason = PASS_ETHERNET;
@@ -173,5 +187,7 @@ static __always_inline int forward(struct packet *packet, enum way way, struct r
 			return send_to_port(packet, &egress, &route->fib);
 		route->reason = PASS_EGRESS_UNATTACHED;
 	}
+	if (route->reason == PASS_TOO_BIG && is_answered(packet) && !may_answer(packet))
+		return drop(DROP_TOO_BIG_UNANSWERED);
 	return hand_over(packet, route->reason);
 }

@@ -26,6 +26,7 @@ enum map_index {
 	MAP_SEQUENCES,
 	MAP_SOURCES,
 	MAP_VLANS,
+	MAP_ANSWERS,
 	MAP_COUNT,
 };
 
@@ -132,6 +133,9 @@ struct tunnel_counters {
 /* MAP_REASON_COUNTERS: per CPU, a __u64 by outcome (enum reason); every frame is in exactly one.
  * MAP_PORTS: devmap hash by ifindex.
  */
+
+/* MAP_ANSWERS: per CPU, by a hash of the sender: until when its answers are paid for, in ns. */
+#define ANSWER_BUCKETS 128
 
 #define SCRATCH_BLOCK_BYTES 512
 

@@ -84,6 +84,14 @@ static __always_inline struct ip_address ipv6_address(const struct in6_addr *add
 	return same;
 }
 
+/* Every bit in has a say in every bit out. */
+static __always_inline __u32 mix(__u32 hash)
+{
+	hash = (hash ^ hash >> 16) * 0x85ebca6b;
+	hash = (hash ^ hash >> 13) * 0xc2b2ae35;
+	return hash ^ hash >> 16;
+}
+
 static __always_inline int is_same_address(const struct ip_address *a, const struct ip_address *b)
 {
 	return ((a->word[0] ^ b->word[0]) | (a->word[1] ^ b->word[1]) | (a->word[2] ^ b->word[2]) |

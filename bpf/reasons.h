@@ -34,7 +34,8 @@
 	X(21, TOO_BIG)              \
 	X(22, EGRESS_UNATTACHED)    \
 	X(23, NO_TUNNEL)            \
-	X(24, SPLIT_HEADERS)
+	X(24, SPLIT_HEADERS)        \
+	X(25, TOO_BIG_UNANSWERED)
 
 #define FOR_EACH_PASS_REASON(X)  \
 	X(64, TOO_BIG)           \

@@ -21,6 +21,8 @@ TUNNELS_MAX = 32768
 SOURCES_MAX = 1 << 18
 # VLANs that are interfaces of the configuration.
 VLANS_MAX = 4096
+# Senders share these, by a hash of their addresses.
+ANSWER_BUCKETS = 128
 DEVICE_NAME_BYTES = 16
 MAC_BYTES = 6
 VLAN_TAGS_MAX = 2
@@ -47,6 +49,7 @@ class MapIndex(enum.IntEnum):
     SEQUENCES = 8
     SOURCES = 9
     VLANS = 10
+    ANSWERS = 11
 
 
 class EndpointKind(enum.IntEnum):
@@ -232,6 +235,7 @@ MAPS: dict[MapIndex, bpf.MapSpec] = {
     MapIndex.VLANS: bpf.MapSpec(
         "vlans", bpf.MAP_TYPE_HASH, ct.sizeof(Vlan), 4, VLANS_MAX, bpf.MAP_FLAG_NO_PREALLOC
     ),
+    MapIndex.ANSWERS: bpf.MapSpec("answers", bpf.MAP_TYPE_PERCPU_ARRAY, 4, 8, ANSWER_BUCKETS),
     MapIndex.SCRATCH: bpf.MapSpec("scratch", bpf.MAP_TYPE_PERCPU_ARRAY, 4, ct.sizeof(Scratch), 1),
 }
 

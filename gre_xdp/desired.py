@@ -157,8 +157,9 @@ def _tunnel(
     if path is not None:
         found += _next_hop(host, path)
     is_on_link = tunnel.payload == "ethernet"
+    route_mtus = {4: mtu if is_narrow else None, 6: ipv6_mtu}
     found += [
-        TunnelRoute(destination, tunnel.name, is_on_link, mtu if is_narrow else None)
+        TunnelRoute(destination, tunnel.name, is_on_link, route_mtus[destination.version])
         for destination in tunnel.routes
     ]
     return found

@@ -17,6 +17,8 @@ _DF, _OFFSET = 0x4000, 0x1FFF
 _FRAG_NEEDED = (3, 4)  # RFC 792: destination unreachable, fragmentation needed and DF set
 _PACKET_TOO_BIG = 2  # RFC 4443 section 3.2
 _IPV4, _IPV6 = 0x0800, 0x86DD
+_IPV4_PLAIN = 0x45  # version 4 and five words of header
+_BROADCAST = IPv4Address("255.255.255.255")
 # RFC 1191 section 7: what to believe of a router that does not say which size would pass.
 _PLATEAUS = (32000, 17914, 8166, 4352, 2002, 1492, 1006, 508, 296, 68)
 
@@ -44,7 +46,8 @@ def parse_too_big(version: int, message: bytes) -> TooBig | None:
     kind, code = message[0], message[1]
     quote = message[8:]
     if version == 4:
-        if (kind, code) != _FRAG_NEEDED:
+        # Raw IPv4 sockets hear messages before the kernel has checked them.
+        if (kind, code) != _FRAG_NEEDED or checksum(message) != b"\0\0":
             return None
         return _of_ipv4(int.from_bytes(message[6:8], "big"), quote)
     if kind != _PACKET_TOO_BIG:
@@ -53,7 +56,8 @@ def parse_too_big(version: int, message: bytes) -> TooBig | None:
 
 
 def _of_ipv4(mtu: int, quote: bytes) -> TooBig | None:
-    if len(quote) < 20 or quote[0] >> 4 != 4 or quote[9] != _GRE:
+    # We send no options.
+    if len(quote) < 20 or quote[0] != _IPV4_PLAIN or quote[9] != _GRE:
         return None
     length, fragment = struct.unpack("!H2xH", quote[2:8])
     if not fragment & _DF or fragment & _OFFSET:
@@ -62,9 +66,7 @@ def _of_ipv4(mtu: int, quote: bytes) -> TooBig | None:
         mtu = next((size for size in _PLATEAUS if size < length), 68)
     if length <= mtu:
         return None
-    return _of_gre(
-        IPv4Address(quote[12:16]), IPv4Address(quote[16:20]), mtu, quote[(quote[0] & 15) * 4 :]
-    )
+    return _of_gre(IPv4Address(quote[12:16]), IPv4Address(quote[16:20]), mtu, quote[20:])
 
 
 def _of_ipv6(mtu: int, quote: bytes) -> TooBig | None:
@@ -96,7 +98,8 @@ def too_big_for_sender(report: TooBig, mtu: int) -> tuple[IPAddress, bytes] | No
     """
     inner = report.inner
     header_bytes = (inner[0] & 15) * 4 if inner else 0
-    if report.protocol == _IPV4 and len(inner) >= max(header_bytes, 20) + 8 and inner[0] >> 4 == 4:
+    is_ipv4 = len(inner) >= header_bytes + 8 and header_bytes >= 20 and inner[0] >> 4 == 4
+    if report.protocol == _IPV4 and is_ipv4:
         fragment = int.from_bytes(inner[6:8], "big")
         ends = ip_address(inner[12:16]), ip_address(inner[16:20])
         is_error = inner[9] == PROTOCOL[4] and inner[header_bytes] not in (0, 8)
@@ -118,7 +121,8 @@ def too_big_for_sender(report: TooBig, mtu: int) -> tuple[IPAddress, bytes] | No
 
 
 def _is_of_several(address: IPAddress) -> bool:
-    return address.is_multicast or address.is_unspecified or address.is_loopback
+    is_one = not (address.is_multicast or address.is_unspecified or address.is_loopback)
+    return not is_one or address == _BROADCAST
 
 
 def checksum(message: bytes) -> bytes:

@@ -44,11 +44,11 @@ class Memory:
         found = content.get("sysctls")
         if isinstance(found, dict):
             memory.sysctls = {str(path): str(value) for path, value in found.items()}
-        with contextlib.suppress(TypeError, ValueError):
+        with contextlib.suppress(TypeError, ValueError, OverflowError):
             for local, remote, mtu, until_s in content.get("path_mtus", ()):
                 if time.time() < until_s:
                     memory.path_mtus[local, remote] = (int(mtu), float(until_s))
-        with contextlib.suppress(TypeError, ValueError):
+        with contextlib.suppress(TypeError, ValueError, OverflowError):
             for tunnel, largest, at_s in content.get("probes", ()):
                 memory.probes[str(tunnel)] = (int(largest), float(at_s))
         return memory

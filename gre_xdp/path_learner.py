@@ -30,8 +30,8 @@ _SOL_RAW, _ICMP_FILTER, _ICMP_DEST_UNREACH = 255, 1, 3
 _ICMPV6_FILTER, _ICMPV6_PACKET_TOO_BIG = 1, 2
 # How many senders are told per second; the routers' own messages are limited as well.
 _RELAYED_PER_S = 100
-# The same thing is noted again after so long, to be believed for longer.
-_TOLD_AGAIN_S = 1.0
+# Not more often than so is the same thing noted, to be believed for longer.
+_TOLD_AGAIN_S = 0.1
 
 _log = logging.getLogger("gre_xdp.path_learner")
 

@@ -189,6 +189,14 @@ REASONS: tuple[Reason, ...] = (
         "The driver put the frame into pieces, and the headers are not in the first of them.",
         "Lower the MTU of the interface until its driver uses one buffer for a frame.",
     ),
+    _drop(
+        25,
+        "too_big_unanswered",
+        "Too big for the tunnel, and its sender has just been told so often enough: 10 times a"
+        " second, after 64 at once.",
+        "Find out why the sender does not heed Frag Needed or Packet Too Big: they may be blocked"
+        " on the way to it.",
+    ),
     _pass(
         64,
         "too_big",

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gre_xdp_cli import output
-from gre_xdp_cli.options import Command, Options, config_option, netns_option, pass_options, shared
+from gre_xdp_cli.options import (
+    NamespaceCommand,
+    Options,
+    config_option,
+    netns_option,
+    pass_options,
+    shared,
+)
 
 if TYPE_CHECKING:
     from gre_xdp.model import Tunnel
@@ -20,7 +27,7 @@ _EXAMPLE_ENDS = {"ipv4": ("192.0.2.1", "192.0.2.2"), "ipv6": ("2001:db8::1", "20
 
 
 @click.command(
-    cls=Command,
+    cls=NamespaceCommand,
     needs="nothing; --path needs root",
     examples=(
         "gre-xdp mtu                        # keyless IPv4 over 1,500 bytes",

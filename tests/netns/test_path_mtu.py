@@ -133,8 +133,13 @@ class NarrowPath:
     def learn(self) -> None:
         """Send something too long until the tunnel has become narrow."""
         self.narrow()
-        ping(self.site_a, "10.2.0.2", "-M", "do", "-s", str(self.wide - 28), "-W", "1", count=1)
-        assert wait_until(self.is_learned)
+        too_long = ["-M", "do", "-s", str(self.wide - 28), "-W", "1"]
+
+        def is_learned() -> bool:
+            ping(self.site_a, "10.2.0.2", *too_long, count=1)
+            return self.is_learned()
+
+        assert wait_until(is_learned)
 
 
 @contextmanager

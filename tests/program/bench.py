@@ -228,6 +228,10 @@ class Bench:
         """An interface's index."""
         return self._interfaces[interface][0]
 
+    def tunnel_id(self, tunnel: str) -> int:
+        """A tunnel's index in the maps."""
+        return self._names.index(tunnel)
+
     def program_fd(self, program: Program) -> int:
         """A program's descriptor, for as long as the bench is open."""
         return self._programs[program]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, IPOption_NOP, IPOption_Router_Alert
 from scapy.layers.inet6 import (
@@ -357,3 +359,51 @@ def ones_complement(octets: bytes) -> int:
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return total ^ 0xFFFF
+
+
+class TestNarrowPath:
+    """A path that has become narrower than what the tunnel's device takes."""
+
+    MTU, DEVICE_MTU = 1200, 1476
+
+    @pytest.fixture(autouse=True)
+    def _narrow(self, bench: Bench) -> Iterator[None]:
+        number = bench.tunnel_id("plain")
+        before = bench.data_path.tunnel(number)
+        narrow = bench.data_path.tunnel(number)
+        narrow.mtu = self.MTU
+        assert narrow.device_mtu == self.DEVICE_MTU
+        bench.data_path.put_tunnel(number, narrow)
+        yield
+        bench.data_path.put_tunnel(number, before)
+
+    @pytest.mark.parametrize("flags", ["DF", 0])
+    @pytest.mark.parametrize("size", [1200, 1201, 1476])
+    def test_ipv4_from_the_lan(self, bench: Bench, size: int, flags: str | int) -> None:
+        """Duty 18: what does not fit the path is the kernel's to answer or to fragment."""
+        inner = p.of_bytes(size, p.to_site, "plain", 4, flags=flags)
+        frame = p.on_lan(inner)
+        fits = encapsulated("plain", p.sent(p.gre(p.spent(inner))), inner)
+        expected = fits if size <= self.MTU else passed(frame, "too_big")
+        assert bench.port(frame, "eth1") == expected
+
+    @pytest.mark.parametrize("size", [1200, 1201, 1280, 1281])
+    def test_ipv6_from_the_lan(self, bench: Bench, size: int) -> None:
+        """Duty 18: IPv6 may always send 1,280 bytes, in outer fragments if the path is narrower."""
+        inner = p.of_bytes(size, p.to_site, "plain", 6)
+        frame = p.on_lan(inner)
+        outcome = bench.port(frame, "eth1")
+        if size > 1280:
+            assert outcome == passed(frame, "too_big")
+            return
+        outer = {} if size <= self.MTU else {"flags": 0, "id": outer_id(outcome)}
+        expected = p.sent(p.gre(p.spent(inner)), **outer)
+        assert outcome == encapsulated("plain", expected, inner)
+
+    @pytest.mark.parametrize(("flags", "has_df"), [("DF", True), (0, False)], ids=["df", "no-df"])
+    def test_by_routes_of_others(self, bench: Bench, flags: str | int, has_df: bool) -> None:
+        """What the host sends all the same goes on, in outer fragments where inner DF lets it."""
+        inner = p.of_bytes(1400, p.to_site, "plain", 4, flags=flags)
+        outcome = bench.inner(p.onto_device(inner, bench.mac("plain")), "gx-plain")
+        outer = {} if has_df else {"flags": 0, "id": outer_id(outcome)}
+        assert outcome == encapsulated("plain", p.sent(p.gre(inner), **outer), inner)
