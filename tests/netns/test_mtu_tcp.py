@@ -227,7 +227,10 @@ def test_datagrams_arrive_whole(pair: Sites, family: str, size: int) -> None:
             payload = os.urandom(size)
             sender.sendto(payload, end)
             receiver.settimeout(5)
-            assert receiver.recv(1 << 16) == payload
+            # The first one arrives as well where the host has known what fits.
+            while (received := receiver.recv(1 << 16)) == bytes(size):
+                continue
+            assert received == payload
             # An IPv4 host that lets routers fragment is told nothing.
             assert path_mtu(source, address) == {"ipv4": None, "ipv6": MTU}[family]
     assert losses(pair) == drops
