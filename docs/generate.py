@@ -21,7 +21,8 @@ _INTRODUCTION = """\
 One TOML file, `/etc/gre-xdp/config.toml` unless `--config` says otherwise. Unknown keys are errors.
 `gre-xdp check` finds all mistakes at once. Editors can use
 [config.schema.json](config.schema.json); [contrib/](../contrib) has examples. This file is made
-from the model by `python docs/generate.py`.
+from the model by `python docs/generate.py`. `gre-xdp tunnel` edits the file in the words of
+`ip tunnel`.
 """
 
 

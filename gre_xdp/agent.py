@@ -13,9 +13,10 @@ import signal
 import time
 from pathlib import Path
 
-from gre_xdp import agent_lock, errors, mtu_probe, reconcile
+from gre_xdp import agent_lock, errors, mtu_probe, reconcile, rollback
 from gre_xdp import config as configuration
 from gre_xdp.exporter import Exporter
+from gre_xdp.history import History
 from gre_xdp.metrics import AgentState
 from gre_xdp.model import Config
 from gre_xdp.netlink import NetlinkError, monitor
@@ -28,6 +29,8 @@ _DEBOUNCE_S = 0.05
 # Look even when nothing was heard.
 _RESYNC_S = 30.0
 _MONITOR_RETRY_S = 1.0
+# The process that watches a change has the first say.
+_TAKE_BACK_AFTER_S = 1.0
 
 _log = logging.getLogger("gre_xdp.agent")
 
@@ -44,6 +47,7 @@ class Agent:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._history = History(path)
         self._config = Config()
         self._state = AgentState()
         self._wake = asyncio.Event()
@@ -63,8 +67,11 @@ class Agent:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._ask_reload)
-        self._config = configuration.load(self._path)
+        if rollback.restore_file_if_over(self._history):
+            _log.warning("%s held a change that was never confirmed: taken back", self._path)
+        self._config, text = self._read()
         steps = await asyncio.to_thread(reconcile.apply, self._config)
+        self._remember(text)
         self._note_reload(successful=True)
         self._state.reconcile_successful = True
         self._next_hops = await asyncio.to_thread(reconcile.next_hops)
@@ -98,6 +105,17 @@ class Agent:
                 exporter.close()
         _log.info("stopped; the data plane goes on (gre-xdp down removes it)")
 
+    def _read(self) -> tuple[Config, str]:
+        """The configuration and the text of its file; raises ``GreXdpError``."""
+        text = configuration.decode(configuration.read(self._path), str(self._path))
+        return configuration.parse(text, str(self._path)), text
+
+    def _remember(self, text: str) -> None:
+        try:
+            self._history.note_applied(text)
+        except OSError as error:
+            _log.warning("what was applied cannot be kept for a rollback: %s", error.strerror)
+
     def _believe(self, local: Address, remote: Address, mtu: int, until_s: float) -> None:
         """Another process may hold the lock: the loop must not wait for it."""
 
@@ -129,12 +147,21 @@ class Agent:
     def _is_next_hop(self, address: Address) -> bool:
         return address in self._next_hops
 
+    def _rest_s(self) -> float:
+        """How long there is nothing to do unless something is heard."""
+        pending = self._history.pending
+        if pending is None:
+            return _RESYNC_S
+        until_s = pending.until_s + _TAKE_BACK_AFTER_S
+        return min(_RESYNC_S, max(_DEBOUNCE_S, until_s - time.time()))
+
     async def _follow(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), _RESYNC_S)
+                await asyncio.wait_for(self._wake.wait(), self._rest_s())
             await asyncio.sleep(_DEBOUNCE_S)
             self._wake.clear()
+            await self._take_back()
             if self._reload:
                 self._reload = False
                 await self._load()
@@ -167,11 +194,23 @@ class Agent:
         with contextlib.suppress(errors.GreXdpError):
             await asyncio.to_thread(reconcile.note_probes, dict(found))
 
+    async def _take_back(self) -> None:
+        """See to a change that was not confirmed, should its own process have died."""
+        pending = self._history.pending
+        if pending is None or time.time() < pending.until_s + _TAKE_BACK_AFTER_S:
+            return
+        try:
+            if await asyncio.to_thread(rollback.take_back_if_over, self._history) is not None:
+                _log.warning("a change of %s was not confirmed: taken back", self._path)
+        except errors.GreXdpError as error:
+            _log.error("the former configuration cannot be applied: %s", _explain(error))
+
     async def _load(self) -> None:
         """Read the file again; a bad one leaves everything as it is."""
         try:
-            config = configuration.load(self._path)
+            config, text = self._read()
             steps = await asyncio.to_thread(reconcile.apply, config)
+            self._remember(text)
         except errors.GreXdpError as error:
             _log.error("the old configuration stays: %s", _explain(error))
             self._note_reload(successful=False)

@@ -31,7 +31,32 @@ _Table = TypeVar("_Table", bound=BaseModel)
 
 def load(path: Path) -> Config:
     """Read a configuration file of at most ``MAX_BYTES``. Raises ``ConfigErrors``."""
-    return parse(_read(path), str(path))
+    return parse(decode(read(path), str(path)), str(path))
+
+
+def read(path: Path) -> bytes:
+    """What a configuration file holds. Raises ``ConfigErrors`` when it cannot be one."""
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        reason = (error.strerror or type(error).__name__).lower()
+        raise _only(f"the file cannot be read: {reason}", _FILE_REMEDY, str(path)) from None
+    except ValueError:  # what open() says to a path with a NUL
+        raise _only("this is not a path", _FILE_REMEDY, repr(str(path))) from None
+    if len(raw) > MAX_BYTES:
+        problem = f"the file is longer than {MAX_BYTES // 2**20} MiB"
+        raise _only(problem, "name a configuration file", str(path))
+    return raw
+
+
+def decode(raw: bytes, source: str) -> str:
+    """The text of a file, without a byte order mark. Raises ``ConfigErrors``."""
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise _only("the file is not UTF-8 text", "save it as UTF-8", f"{source}:{line}") from None
 
 
 def parse(text: str, source: str) -> Config:
@@ -39,7 +64,7 @@ def parse(text: str, source: str) -> Config:
 
     Raises ``ConfigErrors`` with all mistakes, in the order of their lines.
     """
-    data = _toml(text, source)
+    data = to_data(text, source)
     try:
         return Config.model_validate(data, by_alias=True, by_name=False)
     except ValidationError as error:
@@ -76,26 +101,8 @@ _FILE_REMEDY: Final = "name another file, or see to it that this one can be read
 _SYNTAX = re.compile(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", re.DOTALL)
 
 
-def _read(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        reason = (error.strerror or type(error).__name__).lower()
-        raise _only(f"the file cannot be read: {reason}", _FILE_REMEDY, str(path)) from None
-    except ValueError:  # what open() says to a path with a NUL
-        raise _only("this is not a path", _FILE_REMEDY, repr(str(path))) from None
-    if len(raw) > MAX_BYTES:
-        problem = f"the file is longer than {MAX_BYTES // 2**20} MiB"
-        raise _only(problem, "name a configuration file", str(path))
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise _only("the file is not UTF-8 text", "save it as UTF-8", f"{path}:{line}") from None
-
-
-def _toml(text: str, source: str) -> dict[str, Any]:
+def to_data(text: str, source: str) -> dict[str, Any]:
+    """The values of a TOML text, right or wrong. Raises ``ConfigErrors`` when it is not TOML."""
     try:
         return tomllib.loads(text)
     except RecursionError:

@@ -123,7 +123,7 @@ def _tunnel(
     config: Config, tunnel: Tunnel, host: Host, memory: Memory, digest: str
 ) -> list[Resource]:
     path = host.paths.get((tunnel.local, tunnel.remote))
-    device_mtu = _mtu(tunnel, host, path)
+    device_mtu = device_mtu_of(tunnel, host, path)
     preflight.refuse_tunnel(config, tunnel, host, path, device_mtu)
     mtu = min(device_mtu, _path_mtu(tunnel, memory) or device_mtu)
     # The device keeps its MTU: what arrives may be longer than what the way back takes.
@@ -165,8 +165,11 @@ def _tunnel(
     return found
 
 
-def _mtu(tunnel: Tunnel, host: Host, path: Path | None) -> int:
-    """The tunnel's MTU in bytes: as asked, or what the path to its remote leaves."""
+def device_mtu_of(tunnel: Tunnel, host: Host, path: Path | None) -> int:
+    """The MTU of the tunnel's device in bytes: as asked, or what the path to its remote leaves.
+
+    Raises ``HostError``, ``ConfigError`` when the path does not leave enough.
+    """
     carries = underlay.mtu(path, host.links.values()) or _DEFAULT_UNDERLAY_MTU
     fits = overhead.tunnel_mtu(carries, tunnel)
     if path is not None:

@@ -127,9 +127,16 @@ def _tag_strippers(links: dict[str, Link]) -> frozenset[str]:
 
 
 def read_host(
-    netlink: Netlink, ends: list[tuple[Address, Address]], attached: frozenset[int]
+    netlink: Netlink,
+    ends: list[tuple[Address, Address]],
+    attached: frozenset[int],
+    *,
+    with_firewall: bool = True,
 ) -> Host:
-    """Read the facts; ``ends`` are locals and remotes between which paths matter."""
+    """Read the facts; ``ends`` are locals and remotes between which paths matter.
+
+    All but the firewall can be read by anybody.
+    """
     devices = sysctl.devices("ipv6")
     links = list_links(netlink)
     return Host(
@@ -140,7 +147,7 @@ def read_host(
         },
         addresses=tuple(list_addresses(netlink)),
         neighbours=tuple(list_neighbours(netlink)),
-        forward_chains=tuple(firewall.forward_chains()),
+        forward_chains=tuple(firewall.forward_chains()) if with_firewall else (),
         accept_ra={
             device: sysctl.read(f"ipv6/conf/{device}/accept_ra") or "0" for device in devices
         },

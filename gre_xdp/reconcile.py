@@ -117,9 +117,13 @@ def down() -> list[Step]:
             _execute_all(kernel, plan({}, observed), done)
         kernel.pins.remove()
         kernel.memory.forget_path_mtus()
-        if memory.was_bpffs_mounted_by_us() and pins.unmount_bpffs_if_empty():
-            memory.forget_bpffs_mounted()
+        _unmount_bpffs_if_ours()
         return done
+
+
+def _unmount_bpffs_if_ours() -> None:
+    if memory.was_bpffs_mounted_by_us() and pins.unmount_bpffs_if_empty():
+        memory.forget_bpffs_mounted()
 
 
 def bypassed_chains() -> list[ForwardChain]:
@@ -164,6 +168,8 @@ def _undoing(kernel: Kernel) -> Iterator[list[Step]]:
                 execute(kernel, step.inverse)
         with contextlib.suppress(Exception):
             sweep(kernel)
+        with contextlib.suppress(Exception):
+            _unmount_bpffs_if_ours()
         raise
 
 

@@ -1,4 +1,4 @@
-"""On which line of a TOML text a key stands: tomllib gives the values but not their places.
+"""Where in a TOML text things stand: tomllib gives the values but not their places.
 
 The text has been accepted by tomllib, so only what moves lines and keys needs telling apart:
 strings, comments, brackets, table headers, and ``key =``.
@@ -28,10 +28,18 @@ _TOKEN: Final = re.compile(
 _OPENING, _CLOSING = ("[", "{"), ("]", "}")
 
 
-class _Token(NamedTuple):
+class Token(NamedTuple):
+    """A piece of a header or a pair; ``line`` is counted from 1, ``start`` is its first offset."""
+
     kind: str
     text: str
     line: int
+    start: int
+
+    @property
+    def end(self) -> int:
+        """The offset behind it."""
+        return self.start + len(self.text)
 
 
 class Locator:
@@ -41,7 +49,7 @@ class Locator:
         self._lines: dict[Loc, int] = {(): 1}
         self._last: dict[Loc, int] = {}  # index of the last table of each array of tables
         table: Loc = ()
-        for statement in _statements(text):
+        for statement in statements(text):
             if statement[0].text == "[":
                 table = self._open_table(statement)
             else:
@@ -56,9 +64,9 @@ class Locator:
             path = path[:-1]
         return self._lines[path]
 
-    def _open_table(self, header: Sequence[_Token]) -> Loc:
+    def _open_table(self, header: Sequence[Token]) -> Loc:
         is_array = header[1].text == "["
-        keys = _keys(header[1 + is_array :])
+        keys = key_path(header[1 + is_array :])
         path = (*self._resolve(keys[:-1]), keys[-1])
         self._lines.setdefault(path, header[0].line)
         if is_array:
@@ -76,8 +84,8 @@ class Locator:
                 path = (*path, self._last[path])
         return path
 
-    def _note_pair(self, path: Loc, pair: Sequence[_Token]) -> None:
-        for key in _keys(pair):
+    def _note_pair(self, path: Loc, pair: Sequence[Token]) -> None:
+        for key in key_path(pair):
             path = (*path, key)
             self._lines.setdefault(path, pair[0].line)
         value = pair[[token.text for token in pair].index("=") + 1 :]
@@ -91,9 +99,9 @@ class Locator:
                 self._lines[*path, index] = token.line
 
 
-def _statements(text: str) -> Iterator[list[_Token]]:
+def statements(text: str) -> Iterator[list[Token]]:
     """The tokens of each header and each pair, which end at a newline outside all brackets."""
-    statement: list[_Token] = []
+    statement: list[Token] = []
     line = 1
     depth = 0
     for match in _TOKEN.finditer(text):
@@ -103,13 +111,13 @@ def _statements(text: str) -> Iterator[list[_Token]]:
             statement = []
         elif kind not in ("newline", "blank"):
             depth += (token in _OPENING) - (token in _CLOSING)
-            statement.append(_Token(kind, token, line))
+            statement.append(Token(kind, token, line, match.start()))
         line += token.count("\n")
     if statement:
         yield statement
 
 
-def _keys(tokens: Iterable[_Token]) -> list[str]:
+def key_path(tokens: Iterable[Token]) -> list[str]:
     """The parts of the dotted key that the tokens begin with."""
     parts = takewhile(lambda token: token.text not in ("=", "]"), tokens)
     return [

@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from gre_xdp import abi, bpf, compiler, errors
+# Tests, and the commands that they start, remember what was applied in a place of their own: this
+# has to be known before anything of the project is read.
+STATE = tempfile.mkdtemp(prefix="gre-xdp-state-")
+os.environ["STATE_DIRECTORY"] = STATE
+
+from gre_xdp import abi, bpf, compiler, errors  # noqa: E402 - see above
 
 HERE = Path(__file__).parent
 NEED_BPF = (HERE / "program", HERE / "netns", HERE / "interop", HERE / "linux61", HERE / "fuzz")
+
+
+def pytest_unconfigure() -> None:
+    """Forget what tests have had remembered."""
+    shutil.rmtree(STATE, ignore_errors=True)
 
 
 def what_is_missing() -> str | None:

@@ -22,13 +22,18 @@ from gre_xdp_cli.options import (
     pass_options,
     shared,
 )
-from gre_xdp_cli.signals import terminable
+from gre_xdp_cli.signals import terminable, undisturbed
 
 if TYPE_CHECKING:
+    from gre_xdp.history import History
+    from gre_xdp.model import Config
     from gre_xdp.netlink.firewall import ForwardChain
+    from gre_xdp.plan import Step
 
-_ROOT = "root (CAP_BPF and CAP_NET_ADMIN)"
-_NOTHING = "nothing to do"
+ROOT = "root (CAP_BPF and CAP_NET_ADMIN)"
+# Longer than applying takes: what it leaves half done when it is killed is taken back, too.
+_APPLY_S = 60
+NOTHING = "nothing to do"
 
 
 @click.command(
@@ -75,7 +80,7 @@ def check(options: Options, file: Path | None) -> None:
 
 @click.command(
     cls=NamespaceCommand,
-    needs=f"{_ROOT}; it changes nothing",
+    needs=f"{ROOT}; it changes nothing",
     trouble_code=2,
     examples=(
         "gre-xdp diff",
@@ -100,36 +105,104 @@ def diff(options: Options, file: Path | None) -> None:
     elif steps:
         output.print_steps(steps)
     else:
-        output.say(_NOTHING)
+        output.say(NOTHING)
     if steps:
         raise click.exceptions.Exit(1)
 
 
 @click.command(
     cls=NamespaceCommand,
-    needs=_ROOT,
-    examples=("gre-xdp apply", "gre-xdp apply ./site.toml", "gre-xdp --netns blue apply blue.toml"),
+    needs=ROOT,
+    examples=(
+        "gre-xdp apply",
+        "gre-xdp apply --confirm-within 60 && gre-xdp confirm",
+        "gre-xdp --netns blue apply blue.toml",
+    ),
 )
 @file_argument
+@click.option(
+    "--confirm-within",
+    type=click.IntRange(1, 86400),
+    metavar="SECONDS",
+    help="Return to the former configuration after so long, unless gre-xdp confirm is run.",
+)
 @shared(config_option, netns_option)
 @pass_options
-def apply(options: Options, file: Path | None) -> None:
+def apply(options: Options, file: Path | None, confirm_within: int | None) -> None:
     """Make the kernel match the configuration file.
 
     Changes what gre-xdp diff shows and nothing else, then reads the kernel back. If a step fails,
     the steps before it are undone. Applying the same file again does nothing. An agent that keeps
     this namespace is told to read its file again; a file other than the agent's is refused.
+
+    With --confirm-within the former configuration comes back, into the file and into force, when
+    nobody confirms the change in time: a process that was left behind sees to it, or else the
+    agent, and after a reboot whoever reads the file first.
     """
     from gre_xdp import agent_lock, config, reconcile
+    from gre_xdp import rollback as library
+    from gre_xdp.history import History
 
     path = file or options.config
-    wanted = config.load(path)
+    text = config.decode(config.read(path), str(path))
+    wanted = config.parse(text, str(path))
     reconcile.require_root()
+    history = History(path)
+    if library.restore_file_if_over(history):
+        output.warn(f"{path} held a change that was never confirmed, and holds the former text now")
+        wanted = config.load(path)
+        text = history.base() or ""
+    refuse_pending(history)
     agent = agent_lock.require_agreement(path)
+    pending = None
+    if confirm_within is not None:
+        pending = history.begin(confirm_within + _APPLY_S)
     with terminable():
-        steps = reconcile.apply(wanted)
-    if agent is not None:
-        agent_lock.reload(agent)
+        try:
+            if pending is not None:
+                library.watch(history, pending)
+            # Told before: woken by our own changes it would bring back what it knows.
+            if agent is not None:
+                agent_lock.reload(agent)
+            steps = reconcile.apply(wanted)
+        except BaseException:
+            # Nothing has changed, so there is nothing to take back.
+            if pending is not None:
+                history.confirm()
+                if history.current is None:
+                    history.forget()
+            raise
+        with undisturbed():
+            try:
+                history.note_applied(text)
+            except OSError as error:
+                problem = f"what was applied cannot be kept for gre-xdp rollback: {error.strerror}"
+                output.warn(problem)
+            if pending is not None:
+                history.count_from_now(pending, confirm_within or 0)
+            report_applied(options, wanted, steps)
+            if pending is not None:
+                output.note(
+                    f"the former configuration comes back in {confirm_within} s, unless you run"
+                    " gre-xdp confirm"
+                )
+
+
+def refuse_pending(history: History) -> None:
+    """Raise ``HostError`` while a change waits for confirmation."""
+    from gre_xdp import errors
+
+    if history.pending is not None:
+        raise errors.HostError(
+            f"the last change of {history.path} waits for confirmation",
+            remedy="gre-xdp confirm keeps it, gre-xdp rollback takes it back",
+        )
+
+
+def report_applied(options: Options, wanted: Config, steps: list[Step]) -> None:
+    """Tell what apply did, and which firewall chains are gone around."""
+    from gre_xdp import reconcile
+
     bypassed = reconcile.bypassed_chains() if wanted.bypass_firewall else []
     if options.json:
         output.print_json(
@@ -143,7 +216,7 @@ def apply(options: Options, file: Path | None) -> None:
         output.print_steps(steps)
         output.say(f"applied: {output.plural(len(steps), 'change')}")
     else:
-        output.say(_NOTHING)
+        output.say(NOTHING)
     for chain in bypassed:
         output.warn(
             f"packets that XDP forwards do not pass the firewall chain {_describe(chain)}"
@@ -159,7 +232,7 @@ def _describe(chain: ForwardChain) -> str:
 
 @click.command(
     cls=NamespaceCommand,
-    needs=_ROOT,
+    needs=ROOT,
     examples=("gre-xdp down", "gre-xdp down --yes", "gre-xdp --netns blue down --yes"),
 )
 @click.option("-y", "--yes", is_flag=True, help="Do not ask, also on a terminal.")
@@ -172,7 +245,7 @@ def down(options: Options, yes: bool) -> None:
     back; an agent that runs here is stopped first. Asks first on a terminal; without one, as in a
     script, it does not.
     """
-    from gre_xdp import agent_lock, reconcile
+    from gre_xdp import agent_lock, history, reconcile
 
     if sys.stdin.isatty() and not yes:
         where = f"network namespace {options.netns}" if options.netns else "this network namespace"
@@ -186,10 +259,11 @@ def down(options: Options, yes: bool) -> None:
         output.note(f"stopped the agent (pid {stopped.pid})")
     with terminable():
         steps = reconcile.down()
+    history.forget_namespace()
     if options.json:
         output.print_json({"changes": [step.as_dict() for step in steps]})
     elif steps:
         output.print_steps(steps)
         output.say(f"down: {output.plural(len(steps), 'change')}")
     else:
-        output.say(_NOTHING)
+        output.say(NOTHING)

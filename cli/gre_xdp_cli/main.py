@@ -16,12 +16,15 @@ import gre_xdp
 from gre_xdp_cli import config_commands, output, serve
 from gre_xdp_cli.bench import bench
 from gre_xdp_cli.completion import completion
+from gre_xdp_cli.confirm import confirm, rollback
 from gre_xdp_cli.demo import demo
+from gre_xdp_cli.doctor import doctor
 from gre_xdp_cli.failures import BROKEN_PIPE_EXIT, INTERRUPTED_EXIT, exit_code, explain
 from gre_xdp_cli.lab import lab
 from gre_xdp_cli.mtu import mtu
 from gre_xdp_cli.options import Group, Options, asks_for_json, config_option, netns_option, shared
 from gre_xdp_cli.show import show
+from gre_xdp_cli.tunnel import tunnel
 
 # What click raises for a group without a command, with the help text as message; new in 8.2.
 _NO_ARGUMENTS: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
@@ -142,11 +145,15 @@ for _command in (
     config_commands.check,
     config_commands.diff,
     config_commands.apply,
+    confirm,
+    rollback,
+    tunnel,
     show,
     config_commands.down,
     serve.agent,
     serve.exporter,
     lab,
+    doctor,
     mtu,
     bench,
     completion,

@@ -20,7 +20,7 @@ from click.shell_completion import CompletionItem
 DEFAULT_CONFIG = Path("/etc/gre-xdp/config.toml")
 _NETNS_DIRECTORY = Path("/run/netns")
 # -j alone or among other flags that take no value, as in -sj.
-_JSON_FLAG = re.compile("--json|-[jsvy]*j[jsvy]*")
+_JSON_FLAG = re.compile("--json|-[jnsvy]*j[jnsvy]*")
 _Decorated = TypeVar("_Decorated", bound=Callable[..., Any] | click.Command)
 
 

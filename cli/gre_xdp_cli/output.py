@@ -84,6 +84,28 @@ def print_table(
     _print(table, soft_wrap=not is_prose)
 
 
+def print_blocks(
+    blocks: Mapping[str, Sequence[tuple[str, Sequence[str]]]], *, styles: Mapping[str, str]
+) -> None:
+    """Rows under headings: each a word, and lines that are folded to fit the terminal.
+
+    ``styles`` maps the words to their colours.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    for title, rows in blocks.items():
+        table = Table(box=None, padding=(0, 0, 0, 2), show_header=False)
+        table.add_column(no_wrap=True, min_width=max(map(len, styles)))
+        table.add_column()
+        for word, lines in rows:
+            for number, line in enumerate(lines):
+                first = Text("" if number else word, style=styles.get(word, ""))
+                table.add_row(first, Text(line))
+        _print(Text(title, style="bold"), soft_wrap=True)
+        _print(table, soft_wrap=False)
+
+
 def _print(renderable: RenderableType, *, soft_wrap: bool) -> None:
     """``soft_wrap``: lines longer than the terminal are broken by it, not cut by us."""
     from rich.console import Console

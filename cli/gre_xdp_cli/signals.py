@@ -9,6 +9,18 @@ from contextlib import contextmanager
 
 
 @contextmanager
+def undisturbed() -> Iterator[None]:
+    """In this block nobody ends the process: its work is done but for what takes a moment."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
 def terminable() -> Iterator[None]:
     """In this block SIGTERM and SIGHUP (a terminal that went away) raise ``KeyboardInterrupt``."""
     me = os.getpid()

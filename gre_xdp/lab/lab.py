@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Literal
 
 from gre_xdp.errors import LabError
+from gre_xdp.history import History
 from gre_xdp.lab import kernel_gre
 from gre_xdp.lab.kernel_gre import HostKernel
 from gre_xdp.lab.topology import Link, Namespace, Node, Tap, Topology
@@ -164,6 +165,8 @@ class Lab:
         directory = _directory(prefix)
         UmlKernel(directory / "uml").stop()
         topology(prefix, uml=False).down()
+        for config in directory.glob("*.toml"):
+            History(config).forget()
         shutil.rmtree(directory, ignore_errors=True)
         with contextlib.suppress(OSError):
             STATE_DIRECTORY.rmdir()

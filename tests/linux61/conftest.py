@@ -15,7 +15,8 @@ import pytest
 
 from gre_xdp.lab.uml import UmlKernel
 
-CLI = f"{sys.executable} -m gre_xdp_cli.main"
+# There the root is read-only, as on some routers.
+CLI = f"STATE_DIRECTORY=/var/lib/gre-xdp {sys.executable} -m gre_xdp_cli.main"
 
 
 class Machine:

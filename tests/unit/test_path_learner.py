@@ -153,7 +153,7 @@ def test_nobody_is_believed_without_tunnels(heard: Heard) -> None:
 
 
 def test_the_same_again(heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Duty 16: a report for each of many packets is noted ten times a second; another MTU at once."""
+    """Duty 16: the same again is noted ten times a second; another MTU at once."""
     now = time.monotonic()
     heard.learner.follow([tunnel(6, key=77)])
     for later_s, mtu, noted in [
