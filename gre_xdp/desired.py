@@ -12,6 +12,7 @@ from gre_xdp.host import Host
 from gre_xdp.memory import Memory
 from gre_xdp.model import Config, Interface, Tunnel
 from gre_xdp.netlink.routes import Path
+from gre_xdp.overhead import IPV6_MIN_MTU
 from gre_xdp.resources import (
     Attachment,
     DataPlane,
@@ -31,8 +32,6 @@ from gre_xdp.resources import (
 
 # Assumed for a remote that has no route yet, so that its tunnel can exist and wait.
 _DEFAULT_UNDERLAY_MTU = 1500
-# RFC 8200 section 5: no IPv6 sender goes below.
-_IPV6_MIN_MTU = 1280
 
 
 def desire(config: Config, host: Host, memory: Memory, digest: str) -> State:
@@ -128,7 +127,7 @@ def _tunnel(
     mtu = min(device_mtu, _path_mtu(tunnel, memory) or device_mtu)
     # The device keeps its MTU: what arrives may be longer than what the way back takes.
     is_narrow = mtu < device_mtu
-    ipv6_mtu = max(mtu, _IPV6_MIN_MTU) if is_narrow and device_mtu > _IPV6_MIN_MTU else None
+    ipv6_mtu = max(mtu, IPV6_MIN_MTU) if is_narrow and device_mtu > IPV6_MIN_MTU else None
     found: list[Resource] = [
         TunnelDevice(tunnel.name, device_mtu, tunnel.payload, ipv6_mtu),
         TunnelEntry(

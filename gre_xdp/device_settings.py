@@ -5,6 +5,7 @@ from __future__ import annotations
 from gre_xdp import sysctl
 from gre_xdp.netlink import Netlink, links, offloads
 from gre_xdp.netlink.links import Link
+from gre_xdp.overhead import IPV6_MIN_MTU
 from gre_xdp.resources import Payload, TunnelDevice
 
 # Tells people, and us, whose inner end it is.
@@ -43,7 +44,7 @@ def _features(payload: Payload) -> dict[str, bool]:
 
 def _inner_mtu(mtu: int) -> int:
     """A device below IPv6's minimum (RFC 8200 section 5) cannot be asked for IPv6 routes."""
-    return max(mtu, 1280)
+    return max(mtu, IPV6_MIN_MTU)
 
 
 def read_ipv6_mtu(device: Link) -> int | None:

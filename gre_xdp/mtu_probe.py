@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address
 
 from gre_xdp.model import Tunnel
+from gre_xdp.overhead import IPV6_MIN_MTU
 
 INTERVAL_S = 30.0
 # What every link must carry (RFC 8200 section 5).
-REQUIRED_BYTES = 1280
+REQUIRED_BYTES = IPV6_MIN_MTU
 HOP_LIMIT = 2
 _NO_NEXT_HEADER = 59
 _HEADER_BYTES = 40

@@ -7,6 +7,9 @@ from typing import Final, Literal, Protocol
 
 from gre_xdp.values import IPAddress
 
+# RFC 8200 section 5: every link carries this much, and no sender goes below it.
+IPV6_MIN_MTU: Final = 1280
+
 _IP_BYTES: Final = {4: 20, 6: 40}  # RFC 791, RFC 8200: fixed headers, no options
 _GRE_BYTES: Final = 4  # RFC 2784 section 2
 _GRE_OPTION_BYTES: Final = 4  # checksum and reserved1 (RFC 2784), key, sequence (RFC 2890)

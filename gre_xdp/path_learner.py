@@ -23,7 +23,7 @@ from gre_xdp.values import IPAddress
 # RFC 1191 section 6.3, RFC 8201 section 4: after ten minutes a wider path is tried again.
 LIFETIME_S = 600.0
 # As net.ipv4.route.min_pmtu, and RFC 8200 section 5.
-FLOOR = {4: 552, 6: 1280}
+FLOOR = {4: 552, 6: overhead.IPV6_MIN_MTU}
 _REPORT_BYTES = 2048
 # <linux/icmp.h>, <linux/icmpv6.h>: a set bit blocks that type.
 _SOL_RAW, _ICMP_FILTER, _ICMP_DEST_UNREACH = 255, 1, 3

@@ -13,9 +13,10 @@ import time
 from ipaddress import IPv4Address, IPv6Address
 
 from gre_xdp import errors, icmp
+from gre_xdp.overhead import IPV6_MIN_MTU
 
 _HEADER_BYTES = {4: 28, 6: 48}  # IP and ICMP echo
-_SMALLEST = {4: 68, 6: 1280}
+_SMALLEST = {4: 68, 6: IPV6_MIN_MTU}
 _LARGEST = 65535
 _TRIES = 2
 # <linux/in.h>, <linux/in6.h>: set DF, and mind no path MTU that the kernel believes in.

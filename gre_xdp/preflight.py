@@ -13,12 +13,11 @@ from gre_xdp.host import Host, Tags
 from gre_xdp.model import Config, Interface, Tunnel
 from gre_xdp.netlink.links import Link
 from gre_xdp.netlink.routes import Network, Path
+from gre_xdp.overhead import IPV6_MIN_MTU
 from gre_xdp.resources import inner_name
 
 # RFC 791: every module forwards 68 bytes without fragmenting them further.
 _IPV4_MIN_MTU = 68
-# RFC 8200 section 5: every link that carries IPv6 takes this many bytes; Linux insists.
-_IPV6_MIN_MTU = 1280
 
 
 def refuse_firewall(config: Config, host: Host) -> None:
@@ -193,10 +192,10 @@ def _refuse_ipv6(tunnel: Tunnel, host: Host, mtu: int) -> None:
     first = next((network for network in inner if network.version == 6), None)
     if first is None:
         return
-    if mtu < _IPV6_MIN_MTU:
+    if mtu < IPV6_MIN_MTU:
         raise errors.ConfigError(
-            f"{first} is IPv6, which needs {_IPV6_MIN_MTU} bytes, and the tunnel's MTU is {mtu}",
-            remedy=f"give the tunnel an MTU of {_IPV6_MIN_MTU} or more, or IPv4 only",
+            f"{first} is IPv6, which needs {IPV6_MIN_MTU} bytes, and the tunnel's MTU is {mtu}",
+            remedy=f"give the tunnel an MTU of {IPV6_MIN_MTU} or more, or IPv4 only",
             where=_where(tunnel),
         )
     if host.is_ipv6_off:

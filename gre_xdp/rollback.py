@@ -7,7 +7,6 @@ next.
 
 from __future__ import annotations
 
-import logging
 import subprocess
 import sys
 import time
@@ -20,8 +19,6 @@ from gre_xdp.plan import Step
 _POLL_S = 0.1
 _RETRY_S = 5.0
 _RETRIES = 60
-
-_log = logging.getLogger("gre_xdp.rollback")
 
 
 def watch(history: History, pending: Pending) -> None:
