@@ -38,9 +38,10 @@ static __always_inline int pass_unrelated(void)
 	return pass(REASON_NONE);
 }
 
-static __always_inline void count_received(__u32 tunnel, __u32 bytes)
+static __always_inline void count_received(const struct tunnel *tunnel, __u32 bytes)
 {
-	struct tunnel_counters *counters = map_lookup(MAP_TUNNEL_COUNTERS, &tunnel);
+	__u32 id = tunnel->id;
+	struct tunnel_counters *counters = map_lookup(MAP_TUNNEL_COUNTERS, &id);
 
 	if (counters) {
 		counters->rx_packets += 1;
@@ -48,9 +49,10 @@ static __always_inline void count_received(__u32 tunnel, __u32 bytes)
 	}
 }
 
-static __always_inline void count_transmitted(__u32 tunnel, __u32 bytes)
+static __always_inline void count_transmitted(const struct tunnel *tunnel, __u32 bytes)
 {
-	struct tunnel_counters *counters = map_lookup(MAP_TUNNEL_COUNTERS, &tunnel);
+	__u32 id = tunnel->id;
+	struct tunnel_counters *counters = map_lookup(MAP_TUNNEL_COUNTERS, &id);
 
 	if (counters) {
 		counters->tx_packets += 1;

@@ -117,7 +117,7 @@ static __always_inline int refuse_sequence(const struct packet *packet, __be16 f
 		return NEXT_STAGE;
 	if (!(flags & GRE_SEQUENCE_BIT))
 		return drop(DROP_GRE_SEQUENCE_MISSING);
-	if (!accept_sequence(packet->from_id, number))
+	if (!accept_sequence(packet->from->id, number))
 		return drop(DROP_GRE_SEQUENCE);
 	return NEXT_STAGE;
 }
@@ -169,7 +169,7 @@ static __always_inline int decap(struct packet *packet, struct cursor *cursor, s
 	struct gre_base *gre;
 	struct gre_words words = {};
 	__be16 flags, protocol;
-	__u32 header, *id;
+	__u32 header, *slot;
 	int verdict;
 
 	/* A delivery fragment holds no whole GRE packet, and reassembly is not XDP's to do. */
@@ -193,11 +193,10 @@ static __always_inline int decap(struct packet *packet, struct cursor *cursor, s
 
 	endpoint->key = words.key;
 	endpoint->kind = flags & GRE_KEY_BIT ? ENDPOINT_KEYED : ENDPOINT_KEYLESS;
-	id = lookup_endpoint(endpoint);
-	if (!id)
+	slot = lookup_endpoint(endpoint);
+	if (!slot)
 		return refuse_unmatched(endpoint);
-	packet->from_id = *id;
-	packet->from = lookup_tunnel(packet->from_id);
+	packet->from = lookup_tunnel(*slot);
 	if (!packet->from || !packet->from->inner_ifindex)
 		return drop(DROP_NO_TUNNEL);
 	packet->is_decapsulated = 1;

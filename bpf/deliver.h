@@ -32,7 +32,7 @@ static __always_inline int deliver_to_device(struct packet *packet, __u32 reason
 	if (!is_frame &&
 	    !fill_link(packet, &untagged, tunnel->device_mac, tunnel->device_mac, packet->protocol))
 		return drop(DROP_NO_HEADROOM);
-	count_received(packet->from_id, packet->carried_bytes);
+	count_received(tunnel, packet->carried_bytes);
 	return redirect(reason);
 }
 

@@ -138,9 +138,9 @@ static __always_inline int drop_no_next_hop(int result)
 /* The route to the remote leaves by a device that we may not send to. */
 static __always_inline int drop_egress(__u32 ifindex)
 {
-	__u32 id;
+	struct device *device = lookup_device(ifindex);
 
-	if (lookup_egress_tunnel(ifindex, &id))
+	if (device && device->role == DEVICE_TUNNEL)
 		return drop(DROP_NESTED_TUNNEL);
 	return drop(DROP_EGRESS_UNATTACHED);
 }
@@ -168,7 +168,7 @@ static __always_inline int put_word(const struct packet *packet, __u32 offset, _
  * with the header. Returns 0 where the frame ends before.
  */
 static __always_inline int fill_gre(const struct packet *packet, __u32 offset,
-                                    const struct tunnel *tunnel, __u32 id, __u32 payload)
+                                    const struct tunnel *tunnel, __u32 payload)
 {
 	__u32 flags = tunnel->flags, checksum_at = offset + sizeof(struct gre_base);
 	__u32 at = checksum_at;
@@ -193,7 +193,7 @@ static __always_inline int fill_gre(const struct packet *packet, __u32 offset,
 		at += sizeof(__be32);
 	}
 	if (flags & TUNNEL_OSEQ) {
-		if (!put_word(packet, at, next_sequence(id)))
+		if (!put_word(packet, at, next_sequence(tunnel->id)))
 			return 0;
 	}
 	if (!(flags & TUNNEL_OCSUM))
@@ -209,7 +209,7 @@ static __always_inline int fill_gre(const struct packet *packet, __u32 offset,
 /* Put what is carried into the tunnel and send it to the next hop towards its remote. Nothing is
  * handed over from here: the kernel would send it back through the tunnel's inner end.
  */
-static __always_inline int encap(struct packet *packet, struct tunnel *tunnel, __u32 id)
+static __always_inline int encap(struct packet *packet, struct tunnel *tunnel)
 {
 	struct inherited inherited = inherit(packet, tunnel);
 	int is_outer_ipv6 = tunnel->flags & TUNNEL_IPV6;
@@ -242,11 +242,11 @@ static __always_inline int encap(struct packet *packet, struct tunnel *tunnel, _
 	else
 		is_filled = fill_link(packet, &egress, fib.dmac, fib.smac, bpf_htons(ETH_P_IP)) &&
 		            fill_outer_ipv4(packet, ip_at, tunnel, &inherited, payload);
-	if (!is_filled || !fill_gre(packet, ip_at + ip_bytes, tunnel, id, payload))
+	if (!is_filled || !fill_gre(packet, ip_at + ip_bytes, tunnel, payload))
 		return drop(DROP_NO_HEADROOM);
-	count_transmitted(id, packet->carried_bytes);
+	count_transmitted(tunnel, packet->carried_bytes);
 	if (!packet->is_decapsulated)
 		return redirect(FORWARD_ENCAP);
-	count_received(packet->from_id, packet->carried_bytes);
+	count_received(packet->from, packet->carried_bytes);
 	return redirect(FORWARD_RELAY);
 }

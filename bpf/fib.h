@@ -46,15 +46,36 @@ static __always_inline int is_egress_known(int result)
 	return result == BPF_FIB_LKUP_RET_SUCCESS || result == BPF_FIB_LKUP_RET_NO_NEIGH;
 }
 
-/* The tunnel that an egress device stands for; its index goes to *id. */
-static __always_inline struct tunnel *lookup_egress_tunnel(__u32 ifindex, __u32 *id)
+/* The next hop that a look-up has found: the gateway, or the destination where there is none. */
+static __always_inline struct next_hop found_next_hop(const struct bpf_fib_lookup *fib)
 {
-	struct device *device = lookup_device(ifindex);
+	struct next_hop hop = {.ifindex = fib->ifindex};
+
+	if (fib->family == AF_INET)
+		hop.address = mapped_ipv4(fib->ipv4_dst);
+	else
+		__builtin_memcpy(&hop.address, fib->ipv6_dst, sizeof(hop.address));
+	return hop;
+}
+
+/* The tunnel that the egress of a look-up stands for, or 0. */
+static __always_inline struct tunnel *lookup_egress_tunnel(const struct bpf_fib_lookup *fib)
+{
+	struct device *device = lookup_device(fib->ifindex);
+	__u32 slot, *found;
 
 	if (!device || device->role != DEVICE_TUNNEL)
 		return 0;
-	*id = device->tunnel;
-	return lookup_tunnel(device->tunnel);
+	slot = device->slot;
+	if (device->is_shared) {
+		struct next_hop hop = found_next_hop(fib);
+
+		found = map_lookup(MAP_NEXT_HOPS, &hop);
+		if (!found)
+			return 0;
+		slot = *found;
+	}
+	return lookup_tunnel(slot);
 }
 
 /* XDP_REDIRECT if frames may leave through this device, else XDP_ABORTED. The kernel remembers the

@@ -7,6 +7,7 @@
 #include "answers.h"
 #include "encap.h"
 #include "ingress.h"
+#include "neighbours.h"
 
 /* What the kernel would answer or deliver itself whatever the routing table says. */
 static __always_inline int is_multicast(const struct packet *packet)
@@ -33,9 +34,8 @@ enum way {
 
 struct route {
 	struct bpf_fib_lookup fib;
-	struct tunnel *tunnel; /* WAY_TUNNEL, and its index */
-	__u32 id;
-	__u32 reason; /* WAY_KERNEL */
+	struct tunnel *tunnel; /* WAY_TUNNEL */
+	__u32 reason;          /* WAY_KERNEL */
 };
 
 static __always_inline enum way to_kernel(struct route *route, __u32 reason)
@@ -92,10 +92,10 @@ static __always_inline enum way route_decapsulated(struct packet *packet, struct
 	if (is_for_kernel(packet, &route->reason))
 		return WAY_KERNEL;
 	if (is_egress_known(result)) {
-		route->tunnel = lookup_egress_tunnel(route->fib.ifindex, &route->id);
+		route->tunnel = lookup_egress_tunnel(&route->fib);
 		if (route->tunnel) {
 			/* Two gateways would play it back and forth until its hops are spent. */
-			int is_back = route->id == packet->from_id && !is_probe(packet);
+			int is_back = route->tunnel->id == packet->from->id && !is_probe(packet);
 
 			return is_back ? WAY_BACK : WAY_TUNNEL;
 		}
@@ -122,7 +122,7 @@ static __always_inline enum way route_from_port(struct packet *packet,
 		return WAY_UNRELATED;
 	if (!is_egress_known(lookup_route(packet, &route->fib, ingress->ifindex, 0)))
 		return WAY_UNRELATED;
-	route->tunnel = lookup_egress_tunnel(route->fib.ifindex, &route->id);
+	route->tunnel = lookup_egress_tunnel(&route->fib);
 	if (!route->tunnel || !is_for_us(packet, ingress))
 		return WAY_UNRELATED;
 	if (is_ipv4(packet) ? is_martian_source4(ip4(packet)->saddr)
@@ -164,7 +164,8 @@ static __always_inline int send_to_port(struct packet *packet, const struct egre
 		return drop(DROP_NO_HEADROOM);
 	if (!fill_link(packet, egress, fib->dmac, fib->smac, packet->protocol))
 		return drop(DROP_NO_HEADROOM);
-	count_received(packet->from_id, packet->carried_bytes);
+	count_received(packet->from, packet->carried_bytes);
+	note_neighbour(fib);
 	return redirect(FORWARD_DECAP);
 }
 
@@ -180,7 +181,7 @@ static __always_inline int forward(struct packet *packet, enum way way, struct r
 		clamp_mss(packet, packet->from);
 	if (way == WAY_TUNNEL && is_for_tunnel(packet, route)) {
 		decrement_ttl(packet);
-		return encap(packet, route->tunnel, route->id);
+		return encap(packet, route->tunnel);
 	}
 	if (way == WAY_PORT) {
 		if (redirect_to_egress(route->fib.ifindex, &egress) == XDP_REDIRECT)

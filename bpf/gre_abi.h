@@ -3,6 +3,10 @@
  *
  * gre_xdp/abi.py mirrors it; tests/contract proves sizes, offsets and numbers equal. Structures
  * have no holes: padding is named, and zero in keys. A change of layout is a new PIN_VERSION there.
+ *
+ * Programs of another version find their way by what never changes (gre_xdp/migration.py): a tunnel
+ * begins with its name, its id follows (in layout 2 the id was the slot); a device begins with its
+ * role and its slot; the value of MAP_NEXT_HOPS is a slot.
  */
 #pragma once
 
@@ -12,6 +16,8 @@
 #define MAC_BYTES         6
 #define VLAN_TAGS_MAX     2
 #define TUNNELS_MAX       32768
+#define SLOTS_MAX         65536
+#define NEIGHBOURS_MAX    16384
 
 /* Maps by their index in the descriptor array that the loader gives to BPF_PROG_LOAD. */
 enum map_index {
@@ -27,6 +33,9 @@ enum map_index {
 	MAP_SOURCES,
 	MAP_VLANS,
 	MAP_ANSWERS,
+	MAP_NEXT_HOPS,
+	MAP_NEIGHBOURS,
+	MAP_NOTES,
 	MAP_COUNT,
 };
 
@@ -49,7 +58,7 @@ enum endpoint_kind {
 	ENDPOINT_LOCAL = 3,   /* local of any tunnel */
 };
 
-/* Key of MAP_ENDPOINTS; the value is a tunnel's index in MAP_TUNNELS (kinds 0 and 1). */
+/* Key of MAP_ENDPOINTS; the value is a tunnel's slot in MAP_TUNNELS (kinds 0 and 1), else 0. */
 struct endpoint {
 	struct ip_address local;  /* outer destination of what we receive */
 	struct ip_address remote; /* outer source; 0 for ENDPOINT_LOCAL */
@@ -72,9 +81,13 @@ enum tunnel_flags {
 	TUNNEL_ETHERNET = 1 << 11,   /* carries Ethernet frames, not IP and MPLS packets */
 };
 
-/* MAP_TUNNELS: one entry a tunnel; an unused entry has inner_ifindex 0. */
+/* MAP_TUNNELS: by slot. What is in a slot does not change while packets may meet it: a changed
+ * tunnel gets another slot, and whoever pointed to the old one then points to the new one, so that
+ * each packet meets one version of it. A slot that nothing points to is unused.
+ */
 struct tunnel {
 	char name[DEVICE_NAME_BYTES];
+	__u32 id; /* the same in all its slots: index of its counters and sequence numbers */
 	struct ip_address local;
 	struct ip_address remote;
 	__be32 ikey;
@@ -105,12 +118,12 @@ struct vlan_tag {
 
 /* MAP_DEVICES: ifindex -> what that device is. */
 struct device {
-	__u32 role;   /* enum device_role */
-	__u32 tunnel; /* DEVICE_TUNNEL, DEVICE_INNER: index in MAP_TUNNELS */
-	__u32 trunk;  /* DEVICE_PORT that is a VLAN: where its frames leave, tagged; else 0 */
+	__u32 role;  /* enum device_role */
+	__u32 slot;  /* DEVICE_TUNNEL, DEVICE_INNER unless shared: in MAP_TUNNELS */
+	__u32 trunk; /* DEVICE_PORT that is a VLAN: where its frames leave, tagged; else 0 */
 	__u8 mac[MAC_BYTES]; /* DEVICE_PORT: frames to another address are not ours */
 	__u8 has_vlans;      /* DEVICE_PORT: VLANs on it are ports, too, so tags tell them apart */
-	__u8 pad;
+	__u8 is_shared;      /* DEVICE_TUNNEL, DEVICE_INNER: the next hop selects the tunnel */
 	struct vlan_tag tags[VLAN_TAGS_MAX]; /* with trunk; as on the wire, the outer one first */
 };
 
@@ -120,7 +133,18 @@ struct vlan {
 	struct vlan_tag tags[VLAN_TAGS_MAX];
 };
 
-/* MAP_TUNNEL_COUNTERS: per CPU, by tunnel index. Bytes count from what GRE carries: the inner IP
+/* Key of MAP_NEXT_HOPS, where the value is the slot of the tunnel that a shared device's next hop
+ * selects; and of MAP_NEIGHBOURS, where it is when a frame was last sent there, in ns since boot.
+ */
+struct next_hop {
+	__u32 ifindex;
+	struct ip_address address;
+};
+
+/* MAP_NOTES: per CPU, by a hash of the neighbour: until when its use need not be noted, in ns. */
+#define NOTE_BUCKETS 1024
+
+/* MAP_TUNNEL_COUNTERS: per CPU, by tunnel id. Bytes count from what GRE carries: the inner IP
  * header, label stack or MAC header.
  */
 struct tunnel_counters {
@@ -148,7 +172,7 @@ struct scratch {
 
 #define SEQUENCE_SEEN (1ULL << 32)
 
-/* MAP_SEQUENCES: by tunnel index, shared by all CPUs and changed by atomic operations alone. */
+/* MAP_SEQUENCES: by tunnel id, shared by all CPUs and changed by atomic operations alone. */
 struct sequences {
 	__u64 sent;     /* how many were sent: its low 32 bits are the next number */
 	__u64 received; /* SEQUENCE_SEEN | last accepted number; 0: none yet */
@@ -157,7 +181,7 @@ struct sequences {
 /* Key of MAP_SOURCES, a longest-prefix match; the value is one octet without meaning. */
 struct source_prefix {
 	__u32 prefix_bits; /* SOURCE_SCOPE_BITS and the prefix's own length */
-	__be32 tunnel;     /* index in MAP_TUNNELS */
+	__be32 tunnel;     /* its id */
 	__be32 family;     /* 4 or 6 */
 	__be32 address[4]; /* an IPv4 address is in the first word */
 };

@@ -35,12 +35,11 @@ int gre_xdp_port(struct xdp_md *ctx)
 }
 
 /* What came out of a tunnel's device: a frame, or a packet that is the frame's whole content. */
-static __always_inline int parse_sent(struct packet *packet, struct cursor *cursor,
-                                      const struct tunnel *tunnel)
+static __always_inline int parse_sent(struct packet *packet, struct cursor *cursor, int is_ethernet)
 {
 	struct link link;
 
-	if (tunnel->flags & TUNNEL_ETHERNET)
+	if (is_ethernet)
 		return carry_frame(packet, cursor, packet->frame_bytes);
 	if (!parse_link(cursor, &link) || link.tag_count)
 		return 0;
@@ -64,12 +63,23 @@ int gre_xdp_inner(struct xdp_md *ctx)
 
 	if (!device || device->role != DEVICE_INNER)
 		return drop(DROP_NO_TUNNEL);
-	tunnel = lookup_tunnel(device->tunnel);
-	if (!tunnel || !tunnel->inner_ifindex)
+	/* A shared device carries packets only. */
+	tunnel = device->is_shared ? 0 : lookup_tunnel(device->slot);
+	if (!device->is_shared && !tunnel)
 		return drop(DROP_NO_TUNNEL);
-	if (!parse_sent(&packet, &cursor, tunnel))
+	if (!parse_sent(&packet, &cursor, tunnel && tunnel->flags & TUNNEL_ETHERNET))
 		return drop(DROP_INNER_MALFORMED);
+	if (!tunnel) {
+		struct bpf_fib_lookup fib;
+
+		/* The kernel has chosen a next hop, but the frame does not tell: asked again. */
+		if (packet.version &&
+		    is_egress_known(lookup_route(&packet, &fib, ctx->ingress_ifindex, 0)))
+			tunnel = lookup_egress_tunnel(&fib);
+		if (!tunnel || tunnel->inner_ifindex != ctx->ingress_ifindex)
+			return drop(DROP_NEXT_HOP_UNKNOWN);
+	}
 	if (packet.carried_bytes > device_frame_bytes_max(tunnel))
 		return drop(DROP_TOO_BIG);
-	return encap(&packet, tunnel, device->tunnel);
+	return encap(&packet, tunnel);
 }

@@ -10,10 +10,12 @@
 #define MAP_BY_INDEX           5
 #define map_ref(index)         ((void *)bpf_pseudo_fd(MAP_BY_INDEX, index))
 #define map_lookup(index, key) bpf_map_lookup_elem_((uintptr_t)map_ref(index), key)
+#define map_put(index, key, value) \
+	bpf_map_update_elem_((uintptr_t)map_ref(index), key, value, BPF_ANY)
 
-static __always_inline struct tunnel *lookup_tunnel(__u32 id)
+static __always_inline struct tunnel *lookup_tunnel(__u32 slot)
 {
-	return map_lookup(MAP_TUNNELS, &id);
+	return map_lookup(MAP_TUNNELS, &slot);
 }
 
 static __always_inline struct device *lookup_device(__u32 ifindex)
@@ -21,7 +23,7 @@ static __always_inline struct device *lookup_device(__u32 ifindex)
 	return map_lookup(MAP_DEVICES, &ifindex);
 }
 
-/* The tunnel's index, or 0 where nothing matches. */
+/* The tunnel's slot, or 0 where nothing matches. */
 static __always_inline __u32 *lookup_endpoint(struct endpoint *endpoint)
 {
 	return map_lookup(MAP_ENDPOINTS, endpoint);

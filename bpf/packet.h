@@ -24,13 +24,12 @@ struct packet {
 	__u32 bytes;   /* length of the packet from its header on */
 	__u32 is_slow; /* has IP options or a hop-by-hop header: routers must look at them */
 
-	/* Where it came out of a tunnel: that, and its index. Whether it did is a number of its
-	 * own: the compiler would test what it knows to go with the pointer, and the verifier does
-	 * not know that.
+	/* Where it came out of a tunnel: that one. Whether it did is a number of its own: the
+	 * compiler would test what it knows to go with the pointer, and the verifier does not know
+	 * that.
 	 */
 	__u32 is_decapsulated;
 	struct tunnel *from;
-	__u32 from_id;
 };
 
 static __always_inline int is_ipv4(const struct packet *packet)

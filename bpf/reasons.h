@@ -35,7 +35,8 @@
 	X(22, EGRESS_UNATTACHED)    \
 	X(23, NO_TUNNEL)            \
 	X(24, SPLIT_HEADERS)        \
-	X(25, TOO_BIG_UNANSWERED)
+	X(25, TOO_BIG_UNANSWERED)   \
+	X(26, NEXT_HOP_UNKNOWN)
 
 #define FOR_EACH_PASS_REASON(X)  \
 	X(64, TOO_BIG)           \

@@ -9,7 +9,7 @@ static __always_inline int is_allowed_source(const struct packet *packet)
 {
 	struct source_prefix source = {
 		.prefix_bits = 8 * (sizeof(source) - sizeof(source.prefix_bits)),
-		.tunnel = bpf_htonl(packet->from_id),
+		.tunnel = bpf_htonl(packet->from->id),
 	};
 
 	if (!(packet->from->flags & TUNNEL_SOURCES))

@@ -14,9 +14,14 @@ from ipaddress import IPv4Address, IPv6Address
 from gre_xdp import bpf
 
 # Names the directory of pins: programs and maps of another layout never meet.
-PIN_VERSION = 2
+PIN_VERSION = 3
 
 TUNNELS_MAX = 32768
+# More than tunnels: a changed tunnel gets a new slot before it gives up the old one.
+SLOTS_MAX = 65536
+# Neighbours that frames are sent to; the least recently used give way.
+NEIGHBOURS_MAX = 16384
+NOTE_BUCKETS = 1024
 # Prefixes of allowed sources, of all tunnels together.
 SOURCES_MAX = 1 << 18
 # VLANs that are interfaces of the configuration.
@@ -50,6 +55,9 @@ class MapIndex(enum.IntEnum):
     SOURCES = 9
     VLANS = 10
     ANSWERS = 11
+    NEXT_HOPS = 12
+    NEIGHBOURS = 13
+    NOTES = 14
 
 
 class EndpointKind(enum.IntEnum):
@@ -108,6 +116,7 @@ class Tunnel(ct.Structure):
 
     _fields_ = [
         ("name", ct.c_char * DEVICE_NAME_BYTES),
+        ("id", ct.c_uint32),
         ("local", _IpAddress),
         ("remote", _IpAddress),
         ("ikey", _U32Be),
@@ -136,11 +145,11 @@ class Device(ct.Structure):
 
     _fields_ = [
         ("role", ct.c_uint32),
-        ("tunnel", ct.c_uint32),
+        ("slot", ct.c_uint32),
         ("trunk", ct.c_uint32),
         ("mac", _Mac),
         ("has_vlans", ct.c_uint8),
-        ("pad", ct.c_uint8),
+        ("is_shared", ct.c_uint8),
         ("tags", VlanTag * VLAN_TAGS_MAX),
     ]
 
@@ -149,6 +158,12 @@ class Vlan(ct.Structure):
     """``struct vlan``, a key: no holes."""
 
     _fields_ = [("trunk", ct.c_uint32), ("tags", VlanTag * VLAN_TAGS_MAX)]
+
+
+class NextHop(ct.Structure):
+    """``struct next_hop``, a key: no holes."""
+
+    _fields_ = [("ifindex", ct.c_uint32), ("address", _IpAddress)]
 
 
 class TunnelCounters(ct.Structure):
@@ -201,7 +216,7 @@ MAPS: dict[MapIndex, bpf.MapSpec] = {
         3 * TUNNELS_MAX,
         bpf.MAP_FLAG_NO_PREALLOC,
     ),
-    MapIndex.TUNNELS: bpf.MapSpec("tunnels", bpf.MAP_TYPE_ARRAY, 4, ct.sizeof(Tunnel), TUNNELS_MAX),
+    MapIndex.TUNNELS: bpf.MapSpec("tunnels", bpf.MAP_TYPE_ARRAY, 4, ct.sizeof(Tunnel), SLOTS_MAX),
     MapIndex.DEVICES: bpf.MapSpec(
         "devices",
         bpf.MAP_TYPE_HASH,
@@ -236,6 +251,19 @@ MAPS: dict[MapIndex, bpf.MapSpec] = {
         "vlans", bpf.MAP_TYPE_HASH, ct.sizeof(Vlan), 4, VLANS_MAX, bpf.MAP_FLAG_NO_PREALLOC
     ),
     MapIndex.ANSWERS: bpf.MapSpec("answers", bpf.MAP_TYPE_PERCPU_ARRAY, 4, 8, ANSWER_BUCKETS),
+    MapIndex.NEXT_HOPS: bpf.MapSpec(
+        "next_hops",
+        bpf.MAP_TYPE_HASH,
+        ct.sizeof(NextHop),
+        4,
+        # One of each family.
+        2 * TUNNELS_MAX,
+        bpf.MAP_FLAG_NO_PREALLOC,
+    ),
+    MapIndex.NEIGHBOURS: bpf.MapSpec(
+        "neighbours", bpf.MAP_TYPE_LRU_HASH, ct.sizeof(NextHop), 8, NEIGHBOURS_MAX
+    ),
+    MapIndex.NOTES: bpf.MapSpec("notes", bpf.MAP_TYPE_PERCPU_ARRAY, 4, 8, NOTE_BUCKETS),
     MapIndex.SCRATCH: bpf.MapSpec("scratch", bpf.MAP_TYPE_PERCPU_ARRAY, 4, ct.sizeof(Scratch), 1),
 }
 

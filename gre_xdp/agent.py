@@ -23,6 +23,7 @@ from gre_xdp.netlink import NetlinkError, monitor
 from gre_xdp.netlink.routes import Address
 from gre_xdp.path_learner import PathLearner
 from gre_xdp.plan import Step
+from gre_xdp.reconcile import Outcome
 
 # Events come in bursts: wait a moment, then look once.
 _DEBOUNCE_S = 0.05
@@ -55,6 +56,7 @@ class Agent:
         self._reload = False
         self._failure = ""
         self._failure_logged_at = 0.0
+        self._pending: dict[str, str] = {}
         self._next_hops: frozenset[Address] = frozenset()
         self._learner: PathLearner | None = None
         self._reprobe = asyncio.Event()
@@ -70,12 +72,12 @@ class Agent:
         if rollback.restore_file_if_over(self._history):
             _log.warning("%s held a change that was never confirmed: taken back", self._path)
         self._config, text = self._read()
-        steps = await asyncio.to_thread(reconcile.apply, self._config)
+        outcome = await asyncio.to_thread(reconcile.keep, self._config, takes_over=True)
         self._remember(text)
         self._note_reload(successful=True)
-        self._state.reconcile_successful = True
+        self._note_outcome(outcome)
         self._next_hops = await asyncio.to_thread(reconcile.next_hops)
-        _log.info("applied %s: %d changes", self._path, len(steps))
+        _log.info("applied %s: %d changes", self._path, len(outcome.steps))
         self._learner = PathLearner(self._believe)
         self._learner.follow(self._config.tunnels)
         for version, heard in self._learner.sockets.items():
@@ -230,25 +232,41 @@ class Agent:
         is_repairing = self._config.drift == "repair"
         try:
             if is_repairing:
-                steps = await asyncio.to_thread(reconcile.apply, self._config)
+                outcome = await asyncio.to_thread(reconcile.keep, self._config)
+                self._state.drift_repairs += len(outcome.steps)
             else:
                 await asyncio.to_thread(reconcile.keep_next_hops, self._config)
-                steps = await asyncio.to_thread(reconcile.diff, self._config)
+                outcome = await asyncio.to_thread(reconcile.differences, self._config)
         except errors.GreXdpError as error:
-            self._note_failure(error)
+            self._note_failure(_explain(error))
             # What is in the way of the rest is no reason to lose the tunnels that work.
             with contextlib.suppress(errors.GreXdpError):
                 await asyncio.to_thread(reconcile.keep_next_hops, self._config)
             return
-        self._failure = ""
-        self._state.reconcile_successful = True
+        self._note_outcome(outcome)
         self._next_hops = await asyncio.to_thread(reconcile.next_hops)
-        self._state.drift_changes = len(steps)
-        self._log_steps("repaired" if is_repairing else "differs", steps)
+        self._state.drift_changes = len(outcome.steps)
+        self._log_steps("repaired" if is_repairing else "differs", outcome.steps)
 
-    def _note_failure(self, error: errors.GreXdpError) -> None:
+    def _note_outcome(self, outcome: Outcome) -> None:
+        """Say what waits or does not fit, each time that it changes."""
+        wanted = outcome.wanted
+        if wanted.pending != self._pending:
+            for what in wanted.pending.keys() - self._pending.keys():
+                _log.warning("%s is pending: %s", what, wanted.pending[what])
+            for what in self._pending.keys() - wanted.pending.keys():
+                _log.info("%s is no longer pending", what)
+            self._pending = wanted.pending
+        self._state.pending = len(wanted.pending)
+        if wanted.refusals:
+            explained = "; ".join(_explain(refusal.error) for refusal in wanted.refusals)
+            self._note_failure(explained)
+        else:
+            self._failure = ""
+            self._state.reconcile_successful = True
+
+    def _note_failure(self, explained: str) -> None:
         """Log a failure when it is new, and again with every resync; events may come in floods."""
-        explained = _explain(error)
         now = time.monotonic()
         if explained != self._failure or now - self._failure_logged_at >= _RESYNC_S:
             _log.error("%s", explained)

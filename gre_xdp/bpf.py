@@ -22,6 +22,7 @@ from gre_xdp import errors
 MAP_TYPE_HASH = 1
 MAP_TYPE_ARRAY = 2
 MAP_TYPE_PERCPU_ARRAY = 6
+MAP_TYPE_LRU_HASH = 9
 MAP_TYPE_LPM_TRIE = 11
 MAP_TYPE_DEVMAP_HASH = 25
 MAP_FLAG_NO_PREALLOC = 1
@@ -41,6 +42,9 @@ XDP_FLAGS_NATIVE = 1 << 2
 
 VERDICTS = ("aborted", "drop", "pass", "tx", "redirect")
 
+# The kernel adds this to every devmap: programs may look up, not write.
+_IMPLIED_MAP_FLAGS = 0x80
+_BATCH = 4096
 _LOG_BYTES = 1 << 20
 _UPDATE_TRIES = 20
 _UPDATE_RETRY_S = 0.01
@@ -268,6 +272,18 @@ def map_spec(fd: int) -> MapSpec:
     )
 
 
+def has_layout(fd: int, expected: MapSpec) -> bool:
+    """Is an open map as a specification says?"""
+    found = map_spec(fd)
+    return (
+        found.type == expected.type
+        and found.key_size == expected.key_size
+        and found.value_size == expected.value_size
+        and found.max_entries == expected.max_entries
+        and found.flags & ~_IMPLIED_MAP_FLAGS == expected.flags
+    )
+
+
 def map_lookup(fd: int, key: bytes, value_size: int) -> bytes | None:
     """The value of ``key``, or None; per-CPU maps: all CPUs' values, 8-byte aligned, in a row."""
     value = ct.create_string_buffer(value_size)
@@ -309,6 +325,35 @@ def map_keys(fd: int, key_size: int) -> list[bytes]:
         _check(result, "map keys")
         key = following.raw
         keys.append(key)
+
+
+def map_items(fd: int) -> list[tuple[bytes, bytes]]:
+    """All keys and values of a map (not of a per-CPU one, nor of a devmap), many in one call."""
+    spec = map_spec(fd)
+    keys = ct.create_string_buffer(spec.key_size * _BATCH)
+    values = ct.create_string_buffer(spec.value_size * _BATCH)
+    # Where the last call stopped: for hashes a bucket's number, else a key.
+    place = ct.create_string_buffer(max(4, spec.key_size))
+    found: list[tuple[bytes, bytes]] = []
+    is_first, result = True, 0
+    while result != -errno.ENOENT:
+        count = ct.c_uint32(_BATCH)
+        result = _libbpf().bpf_map_lookup_batch(
+            fd, None if is_first else place, place, keys, values, ct.byref(count), None
+        )
+        if result != -errno.ENOENT:
+            _check(result, "map items")
+        is_first = False
+        found += zip(
+            _chunks(keys.raw, spec.key_size, count.value),
+            _chunks(values.raw, spec.value_size, count.value),
+            strict=True,
+        )
+    return found
+
+
+def _chunks(data: bytes, size: int, count: int) -> list[bytes]:
+    return [data[at : at + size] for at in range(0, size * count, size)]
 
 
 # --- programs -----------------------------------------------------------------------------------

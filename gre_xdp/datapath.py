@@ -11,22 +11,29 @@ import ctypes as ct
 import errno
 import hashlib
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from gre_xdp import abi, bpf, compiler, errors
 from gre_xdp.abi import MapIndex
+from gre_xdp.migration import SHARED_MAPS, Former
 from gre_xdp.pins import Pins
 from gre_xdp.resources import Program
 
 _PROGRAM_FUNCTIONS: dict[Program, str] = {"port": "gre_xdp_port", "inner": "gre_xdp_inner"}
 _MODE_FLAGS = {"native": bpf.XDP_FLAGS_NATIVE, "skb": bpf.XDP_FLAGS_SKB}
-# The kernel adds this to every devmap: programs may look up, not write.
-_IMPLIED_MAP_FLAGS = 0x80
 _DIGEST_CHARACTERS = 12
-_FILLING_MAPS = (MapIndex.ENDPOINTS, MapIndex.DEVICES, MapIndex.PORTS, MapIndex.SOURCES)
+_FILLING_MAPS = (
+    MapIndex.ENDPOINTS,
+    MapIndex.DEVICES,
+    MapIndex.PORTS,
+    MapIndex.SOURCES,
+    MapIndex.NEXT_HOPS,
+    MapIndex.NEIGHBOURS,
+)
 
 
 @cache
@@ -39,7 +46,8 @@ def source_digest() -> str:
 
 
 def _digest_on_disk() -> str:
-    digest = hashlib.sha256()
+    # The same sources with another layout of the maps are other programs.
+    digest = hashlib.sha256(f"v{abi.PIN_VERSION}".encode())
     for path in sorted(compiler.source_dir().glob("*.[ch]")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:_DIGEST_CHARACTERS]
@@ -64,14 +72,20 @@ class MapUse:
 
 
 class DataPath:
-    """Open maps of a namespace. Use ``open_existing`` or ``create``, and ``close``."""
+    """Open maps of a namespace. Use ``open_existing`` or ``create``, and ``close``.
 
-    def __init__(self, pins: Pins, fds: dict[MapIndex, int]) -> None:
+    ``formers`` are data planes of other layouts, whose attachments and counters are taken over.
+    """
+
+    def __init__(
+        self, pins: Pins, fds: dict[MapIndex, int], formers: Sequence[Former] = ()
+    ) -> None:
         self.pins = pins
         self._fds = fds
+        self._places = (pins, *(former.pins for former in formers))
 
     @classmethod
-    def open_existing(cls, pins: Pins) -> DataPath | None:
+    def open_existing(cls, pins: Pins, formers: Sequence[Former] = ()) -> DataPath | None:
         """The data plane that is pinned, or None if there is none.
 
         Raises ``KernelError`` when a pinned map has another layout than this version's.
@@ -86,7 +100,7 @@ class DataPath:
             except FileNotFoundError:
                 # Interrupted before it was complete: creating continues where that stopped.
                 continue
-        data_path = cls(pins, fds)
+        data_path = cls(pins, fds, formers)
         try:
             for index, fd in fds.items():
                 _require_layout(fd, abi.MAPS[index], pins.maps / abi.MAPS[index].name)
@@ -96,16 +110,17 @@ class DataPath:
         return data_path
 
     @classmethod
-    def create(cls, pins: Pins) -> DataPath:
+    def create(cls, pins: Pins, formers: Sequence[Former] = ()) -> DataPath:
         """Make and pin what is missing of the maps; raises ``OSError``, ``KernelError``."""
         pins.make()
-        data_path = cls.open_existing(pins)
+        data_path = cls.open_existing(pins, formers)
         assert data_path is not None
         for index, spec in abi.MAPS.items():
             if index not in data_path._fds:
-                fd = bpf.map_create(spec)
-                bpf.pin(fd, pins.maps / spec.name)
+                is_shared = bool(formers) and index in SHARED_MAPS
+                fd = formers[0].open_shared_map(index) if is_shared else bpf.map_create(spec)
                 data_path._fds[index] = fd
+                bpf.pin(fd, pins.maps / spec.name)
         return data_path
 
     @property
@@ -154,48 +169,45 @@ class DataPath:
                     path.unlink()
                 directory.rmdir()
 
-    def program_ids(self) -> dict[int, tuple[Program, str]]:
-        """Our pinned programs: number → (program, digest)."""
-        found: dict[int, tuple[Program, str]] = {}
-        for digest in self.pinned_digests():
-            for program in _PROGRAM_FUNCTIONS:
-                with self.open_program(digest, program) as fd:
-                    found[bpf.prog_id(fd)] = (program, digest)
-        return found
-
     @contextlib.contextmanager
     def open_program(self, digest: str, program: Program) -> Iterator[int]:
         """A pinned program's descriptor for the time of a block."""
-        with bpf.owned(bpf.get(self.pins.programs / digest / program)) as fd:
+        place = self._place_of(digest)
+        with bpf.owned(bpf.get(place.programs / digest / program)) as fd:
             yield fd
+
+    def _place_of(self, digest: str) -> Pins:
+        """Where programs are pinned: with ours, or with those of another layout."""
+        return next(
+            (place for place in self._places if (place.programs / digest).is_dir()), self.pins
+        )
 
     # --- attachments ----------------------------------------------------------------------------
 
     def links(self) -> list[PinnedLink]:
         """Our attachments."""
-        found = []
-        for path in _entries(self.pins.links):
-            with bpf.owned(bpf.get(path)) as fd:
-                info = bpf.link_info(fd)
-            found.append(PinnedLink(path=path, ifindex=info.ifindex, program_id=info.prog_id))
-        return found
+        return pinned_links(self._places)
 
     def attach(self, ifindex: int, program: Program, digest: str, mode: str) -> None:
         """Attach a program to a device, or replace ours there; raises ``OSError``."""
-        path = self.pins.links / str(ifindex)
+        path = self._place_of(digest).links / str(ifindex)
+        found = next(_link_paths(self._places, ifindex), None)
         with self.open_program(digest, program) as program_fd:
-            if path.exists():
-                with bpf.owned(bpf.get(path)) as link_fd:
+            if found is not None:
+                with bpf.owned(bpf.get(found)) as link_fd:
                     if bpf.link_info(link_fd).ifindex == ifindex:
                         bpf.link_update(link_fd, program_fd)
+                        # Taken over from another layout, or given back to it.
+                        if found != path:
+                            found.rename(path)
                         return
-                path.unlink()
+                found.unlink()
             with bpf.owned(bpf.link_create(program_fd, ifindex, _MODE_FLAGS[mode])) as link_fd:
                 bpf.pin(link_fd, path)
 
     def detach(self, ifindex: int) -> None:
         """Detach ours from a device; nothing happens if it is not there."""
-        (self.pins.links / str(ifindex)).unlink(missing_ok=True)
+        detach(self._places, ifindex)
 
     # --- targets and devices --------------------------------------------------------------------
 
@@ -208,9 +220,9 @@ class DataPath:
         """Stop that."""
         bpf.map_delete(self._fds[MapIndex.PORTS], abi.u32(ifindex))
 
-    def is_target(self, ifindex: int) -> bool:
-        """May the programs send out of a device?"""
-        return bpf.map_lookup(self._fds[MapIndex.PORTS], abi.u32(ifindex), 4) is not None
+    def targets(self) -> list[int]:
+        """The devices that the programs may send out of; the kernel takes vanished ones out."""
+        return [abi.read_u32(key) for key in bpf.map_keys(self._fds[MapIndex.PORTS], 4)]
 
     def put_device(self, ifindex: int, device: abi.Device) -> None:
         """Tell the programs what a device is."""
@@ -222,13 +234,10 @@ class DataPath:
 
     def devices(self) -> dict[int, abi.Device]:
         """What the programs know of devices, by interface index."""
-        fd = self._fds[MapIndex.DEVICES]
-        found = {}
-        for key in bpf.map_keys(fd, 4):
-            value = bpf.map_lookup(fd, key, ct.sizeof(abi.Device))
-            if value is not None:
-                found[abi.read_u32(key)] = abi.Device.from_buffer_copy(value)
-        return found
+        return {
+            abi.read_u32(key): abi.Device.from_buffer_copy(value)
+            for key, value in bpf.map_items(self._fds[MapIndex.DEVICES])
+        }
 
     def vlan(self, vlan: abi.Vlan) -> int | None:
         """The index of the device that a VLAN's frames come in by."""
@@ -242,8 +251,8 @@ class DataPath:
     def forget_vlans(self, ifindex: int) -> None:
         """Let no VLAN's frames come in by a device."""
         fd = self._fds[MapIndex.VLANS]
-        for key in bpf.map_keys(fd, ct.sizeof(abi.Vlan)):
-            if bpf.map_lookup(fd, key, 4) == abi.u32(ifindex):
+        for key, value in bpf.map_items(fd):
+            if value == abi.u32(ifindex):
                 bpf.map_delete(fd, key)
 
     # --- settings -------------------------------------------------------------------------------
@@ -261,45 +270,61 @@ class DataPath:
 
     # --- tunnels --------------------------------------------------------------------------------
 
-    def tunnel(self, tunnel_id: int) -> abi.Tunnel:
-        """One tunnel's entry; ``inner_ifindex`` 0 means unused."""
-        value = bpf.map_lookup(
-            self._fds[MapIndex.TUNNELS], abi.u32(tunnel_id), ct.sizeof(abi.Tunnel)
-        )
+    def tunnel(self, slot: int) -> abi.Tunnel:
+        """What is in a slot."""
+        value = bpf.map_lookup(self._fds[MapIndex.TUNNELS], abi.u32(slot), ct.sizeof(abi.Tunnel))
         assert value is not None  # an array always has its entries
         return abi.Tunnel.from_buffer_copy(value)
 
-    def put_tunnel(self, tunnel_id: int, tunnel: abi.Tunnel) -> None:
-        """Write one tunnel's entry."""
-        bpf.map_update(self._fds[MapIndex.TUNNELS], abi.u32(tunnel_id), bytes(tunnel))
+    def put_tunnel(self, slot: int, tunnel: abi.Tunnel) -> None:
+        """Write into a slot."""
+        bpf.map_update(self._fds[MapIndex.TUNNELS], abi.u32(slot), bytes(tunnel))
 
     def endpoint(self, endpoint: abi.Endpoint) -> int | None:
-        """The tunnel that receives from an endpoint."""
+        """The slot of the tunnel that receives from an endpoint."""
         value = bpf.map_lookup(self._fds[MapIndex.ENDPOINTS], bytes(endpoint), 4)
         return None if value is None else abi.read_u32(value)
 
     def endpoints(self) -> dict[bytes, int]:
-        """All endpoints, as keys of their map, and the tunnels they stand for."""
-        fd = self._fds[MapIndex.ENDPOINTS]
-        found = {}
-        for key in bpf.map_keys(fd, ct.sizeof(abi.Endpoint)):
-            value = bpf.map_lookup(fd, key, 4)
-            if value is not None:
-                found[key] = abi.read_u32(value)
-        return found
+        """All endpoints, as keys of their map, and the slots they stand for."""
+        items = bpf.map_items(self._fds[MapIndex.ENDPOINTS])
+        return {key: abi.read_u32(value) for key, value in items}
 
-    def put_endpoint(self, endpoint: abi.Endpoint, tunnel_id: int) -> None:
-        """Let a tunnel receive from an endpoint."""
-        bpf.map_update(self._fds[MapIndex.ENDPOINTS], bytes(endpoint), abi.u32(tunnel_id))
+    def put_endpoint(self, endpoint: abi.Endpoint, slot: int) -> None:
+        """Let the tunnel in a slot receive from an endpoint."""
+        bpf.map_update(self._fds[MapIndex.ENDPOINTS], bytes(endpoint), abi.u32(slot))
 
     def delete_endpoint(self, key: bytes) -> None:
         """Stop that."""
         bpf.map_delete(self._fds[MapIndex.ENDPOINTS], key)
 
+    def next_hop(self, hop: abi.NextHop) -> int | None:
+        """The slot of the tunnel that a next hop on a shared device selects."""
+        value = bpf.map_lookup(self._fds[MapIndex.NEXT_HOPS], bytes(hop), 4)
+        return None if value is None else abi.read_u32(value)
+
+    def next_hops(self) -> dict[bytes, int]:
+        """All next hops on shared devices, as keys of their map, and the slots they select."""
+        items = bpf.map_items(self._fds[MapIndex.NEXT_HOPS])
+        return {key: abi.read_u32(value) for key, value in items}
+
+    def put_next_hop(self, hop: abi.NextHop, slot: int) -> None:
+        """Let a next hop on a shared device select the tunnel in a slot."""
+        bpf.map_update(self._fds[MapIndex.NEXT_HOPS], bytes(hop), abi.u32(slot))
+
+    def delete_next_hop(self, key: bytes) -> None:
+        """Stop that."""
+        bpf.map_delete(self._fds[MapIndex.NEXT_HOPS], key)
+
+    def neighbours(self) -> dict[bytes, int]:
+        """Neighbours that frames were sent to, and when last, in ns since boot."""
+        items = bpf.map_items(self._fds[MapIndex.NEIGHBOURS])
+        return {key: int.from_bytes(value, sys.byteorder) for key, value in items}
+
     def sources(self) -> list[abi.SourcePrefix]:
         """All prefixes of allowed inner sources."""
-        keys = bpf.map_keys(self._fds[MapIndex.SOURCES], ct.sizeof(abi.SourcePrefix))
-        return [abi.SourcePrefix.from_buffer_copy(key) for key in keys]
+        items = bpf.map_items(self._fds[MapIndex.SOURCES])
+        return [abi.SourcePrefix.from_buffer_copy(key) for key, _ in items]
 
     def put_source(self, source: abi.SourcePrefix) -> None:
         """Allow a tunnel an inner source."""
@@ -341,8 +366,12 @@ class DataPath:
 
     def map_uses(self) -> list[MapUse]:
         """How full the maps are whose number of entries follows the configuration."""
-        tunnels = sum(device.role == abi.DeviceRole.TUNNEL for device in self.devices().values())
-        counted = {MapIndex.TUNNELS: tunnels}
+        alone = [
+            device.slot
+            for device in self.devices().values()
+            if device.role == abi.DeviceRole.TUNNEL and not device.is_shared
+        ]
+        counted = {MapIndex.TUNNELS: len({*alone, *self.next_hops().values()})}
         for index in _FILLING_MAPS:
             counted[index] = len(bpf.map_keys(self._fds[index], abi.MAPS[index].key_size))
         return [
@@ -351,26 +380,52 @@ class DataPath:
         ]
 
 
+def pinned_links(places: Iterable[Pins]) -> list[PinnedLink]:
+    """The attachments that are pinned in some places."""
+    found = []
+    for place in places:
+        for path in _entries(place.links):
+            with bpf.owned(bpf.get(path)) as fd:
+                info = bpf.link_info(fd)
+            found.append(PinnedLink(path=path, ifindex=info.ifindex, program_id=info.prog_id))
+    return found
+
+
+def _link_paths(places: Iterable[Pins], ifindex: int) -> Iterator[Path]:
+    """Where the attachment to a device may be pinned."""
+    for place in places:
+        path = place.links / str(ifindex)
+        if path.exists():
+            yield path
+
+
+def detach(places: Iterable[Pins], ifindex: int) -> None:
+    """Detach what is pinned in one of some places from a device; being absent is success."""
+    for path in _link_paths(places, ifindex):
+        path.unlink()
+
+
+def program_ids(places: Iterable[Pins]) -> dict[int, tuple[Program, str]]:
+    """The programs that are pinned in some places: number → (program, digest)."""
+    found: dict[int, tuple[Program, str]] = {}
+    for place in places:
+        for directory in _entries(place.programs):
+            for program in _PROGRAM_FUNCTIONS:
+                with (
+                    contextlib.suppress(FileNotFoundError),
+                    bpf.owned(bpf.get(directory / program)) as fd,
+                ):
+                    found[bpf.prog_id(fd)] = (program, directory.name)
+    return found
+
+
 def _entries(directory: Path) -> list[Path]:
     """What is in a directory of pins; nothing if making the pins was interrupted before it."""
     return sorted(directory.iterdir()) if directory.is_dir() else []
 
 
 def _require_layout(fd: int, expected: bpf.MapSpec, path: Path) -> None:
-    found = bpf.map_spec(fd)
-    if (
-        found.type,
-        found.key_size,
-        found.value_size,
-        found.max_entries,
-        found.flags & ~_IMPLIED_MAP_FLAGS,
-    ) != (
-        expected.type,
-        expected.key_size,
-        expected.value_size,
-        expected.max_entries,
-        expected.flags,
-    ):
+    if not bpf.has_layout(fd, expected):
         raise errors.KernelError(
             f"the pinned map {expected.name} has another layout than this version's",
             remedy="run gre-xdp down with the version that made it, then apply with this one",

@@ -1,13 +1,15 @@
 """From the configuration and the host's facts to the state that should be. Pure.
 
-Everything that must be refused is refused on the way, by ``preflight``.
+What must be refused is refused on the way, by ``preflight``: an interface or a tunnel at a time, so
+that one that does not fit is no reason to lose the others. What waits for an interface is pending.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Literal
 
-from gre_xdp import overhead, preflight, underlay
+from gre_xdp import errors, overhead, preflight, underlay
 from gre_xdp.host import Host
 from gre_xdp.memory import Memory
 from gre_xdp.model import Config, Interface, Tunnel
@@ -22,6 +24,7 @@ from gre_xdp.resources import (
     Resource,
     State,
     Sysctl,
+    Target,
     TunnelAddress,
     TunnelDevice,
     TunnelEntry,
@@ -34,29 +37,120 @@ from gre_xdp.resources import (
 _DEFAULT_UNDERLAY_MTU = 1500
 
 
-def desire(config: Config, host: Host, memory: Memory, digest: str) -> State:
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An interface or a tunnel that does not fit this host, and the devices it has to do with."""
+
+    error: errors.GreXdpError
+    devices: frozenset[str]
+    tunnel: str | None = None
+
+
+@dataclass(slots=True)
+class Desired:
+    """What the kernel should hold, and what of the configuration cannot be in it."""
+
+    state: State = field(default_factory=dict)
+    pending: dict[str, str] = field(default_factory=dict)  # object → what it waits for
+    refusals: list[Refusal] = field(default_factory=list)
+    interfaces: dict[int, str] = field(default_factory=dict)  # index → name in the configuration
+
+    def hold(self, observed: State) -> None:
+        """Leave what is refused as it is, and what it may need."""
+        devices = frozenset[str]().union(*(refusal.devices for refusal in self.refusals))
+        tunnels = {refusal.tunnel for refusal in self.refusals}
+        for key, resource in observed.items():
+            match resource:
+                case NextHop():
+                    is_held = bool(self.refusals)
+                case TunnelEntry():
+                    is_held = resource.name in tunnels
+                case TunnelDevice() | Port():
+                    is_held = resource.name in devices
+                case Target() | Attachment() | TunnelAddress() | TunnelRoute():
+                    is_held = resource.device in devices
+                case _:
+                    is_held = False
+            if is_held:
+                self.state.setdefault(key, resource)
+
+
+def desire(config: Config, host: Host, memory: Memory, digest: str) -> Desired:
     """What the kernel should hold; ``digest`` is that of the programs' sources.
 
-    Raises ``HostError``, ``ForeignError``, ``FirewallError``, ``ConfigError``.
+    Raises ``FirewallError``, which is about all of it.
     """
     preflight.refuse_firewall(config, host)
+    found = Desired()
+    config = _as_named_now(config, host, memory, found)
     resources: list[Resource] = []
     resources += _sysctls(config, host, memory)
     resources.append(DataPlane(digest))
     resources.append(Policy(config.unknown_gre or ("pass" if host.has_kernel_gre else "drop")))
+    trunks = _trunks(config, host)
     for interface in config.interfaces:
-        preflight.refuse_interface(config, interface, host)
-        resources += _interface(config, interface, host, digest)
+        if interface.name not in host.links:
+            found.pending[f"interface {interface.name}"] = "there is no such interface yet"
+            continue
+        try:
+            preflight.refuse_interface(config, interface, host)
+        except errors.GreXdpError as error:
+            trunk = host.trunk_of(interface.name)[0].name
+            found.refusals.append(Refusal(error, frozenset({interface.name, trunk})))
+        else:
+            resources += _interface(interface, host, trunks, digest)
+    checks = preflight.Tunnels(config, host)
     for tunnel in config.tunnels:
-        resources += _tunnel(config, tunnel, host, memory, digest)
-    return state(resources)
+        try:
+            resources += _tunnel(checks, tunnel, host, memory, digest)
+        except errors.GreXdpError as error:
+            devices = frozenset({tunnel.name, inner_name(tunnel.name)})
+            found.refusals.append(Refusal(error, devices, tunnel.name))
+            resources += _next_hops(tunnel, host)
+    found.state = state(resources)
+    return found
 
 
-def _interface(config: Config, interface: Interface, host: Host, digest: str) -> list[Resource]:
+def _as_named_now(config: Config, host: Host, memory: Memory, found: Desired) -> Config:
+    """Follow interfaces that were renamed since they were attached: packets need no names."""
+    listed = {interface.name for interface in config.interfaces}
+    renamed = {}
+    for ifindex, name in memory.interfaces.items():
+        link = host.link_of(ifindex)
+        if link is not None and name in listed - host.links.keys() and link.name not in listed:
+            renamed[name] = link.name
+            found.pending[f"interface {name}"] = (
+                f"it is called {link.name} now: give it that name in the configuration, too"
+            )
+    for interface in config.interfaces:
+        now = host.links.get(renamed.get(interface.name, interface.name))
+        if now is not None:
+            found.interfaces[now.index] = interface.name
+    if not renamed:
+        return config
+    interfaces = tuple(
+        interface.model_copy(update={"name": renamed.get(interface.name, interface.name)})
+        for interface in config.interfaces
+    )
+    return config.model_copy(update={"interfaces": interfaces})
+
+
+def _trunks(config: Config, host: Host) -> frozenset[str]:
+    """The devices below VLANs of the configuration."""
+    found = set()
+    for interface in config.interfaces:
+        if interface.name in host.links:
+            trunk, tags = host.trunk_of(interface.name)
+            if tags:
+                found.add(trunk.name)
+    return frozenset(found)
+
+
+def _interface(
+    interface: Interface, host: Host, trunks: frozenset[str], digest: str
+) -> list[Resource]:
     """The interface, and the program: on itself, or where a VLAN's tagged frames come in."""
     trunk, tags = host.trunk_of(interface.name)
-    others = (other.name for other in config.interfaces if other != interface)
-    trunks = {host.trunk_of(other)[0].name for other in others if other in host.links}
     return [
         Port(
             name=interface.name,
@@ -65,6 +159,7 @@ def _interface(config: Config, interface: Interface, host: Host, digest: str) ->
             tags=tags,
             has_vlans=interface.name in trunks,
         ),
+        Target(trunk.name),
         Attachment(trunk.name, "port", interface.mode, digest),
     ]
 
@@ -73,10 +168,13 @@ def next_hops(config: Config, host: Host) -> State:
     """The outer next hops alone: what may always be kept up, whatever else is in the way."""
     found: list[Resource] = []
     for tunnel in config.tunnels:
-        path = host.paths.get((tunnel.local, tunnel.remote))
-        if path is not None and not path.is_local:
-            found += _next_hop(host, path)
+        found += _next_hops(tunnel, host)
     return state(found)
+
+
+def _next_hops(tunnel: Tunnel, host: Host) -> list[Resource]:
+    path = host.paths.get((tunnel.local, tunnel.remote))
+    return _next_hop(host, path) if path is not None and not path.is_local else []
 
 
 # --- settings -----------------------------------------------------------------------------------
@@ -88,7 +186,7 @@ def _sysctls(config: Config, host: Host, memory: Memory) -> list[Resource]:
     Switching IPv6 forwarding on anywhere makes the kernel forget default routes learned by router
     advertisements on every interface whose accept_ra is not 2.
     """
-    names = [interface.name for interface in config.interfaces]
+    names = [interface.name for interface in config.interfaces if interface.name in host.links]
     found: list[Resource] = [Sysctl(f"ipv4/conf/{name}/forwarding", "1") for name in names]
     if not host.has_ipv6:
         return found
@@ -119,11 +217,11 @@ def _is_somebody_elses(name: str, host: Host) -> bool:
 
 
 def _tunnel(
-    config: Config, tunnel: Tunnel, host: Host, memory: Memory, digest: str
+    checks: preflight.Tunnels, tunnel: Tunnel, host: Host, memory: Memory, digest: str
 ) -> list[Resource]:
     path = host.paths.get((tunnel.local, tunnel.remote))
     device_mtu = device_mtu_of(tunnel, host, path)
-    preflight.refuse_tunnel(config, tunnel, host, path, device_mtu)
+    checks.refuse(tunnel, path, device_mtu)
     mtu = min(device_mtu, _path_mtu(tunnel, memory) or device_mtu)
     # The device keeps its MTU: what arrives may be longer than what the way back takes.
     is_narrow = mtu < device_mtu
@@ -132,6 +230,7 @@ def _tunnel(
         TunnelDevice(tunnel.name, device_mtu, tunnel.payload, ipv6_mtu),
         TunnelEntry(
             name=tunnel.name,
+            device=tunnel.name,
             local=tunnel.local,
             remote=tunnel.remote,
             ikey=tunnel.ikey,
@@ -150,11 +249,11 @@ def _tunnel(
             payload=tunnel.payload,
             allowed_sources=frozenset(tunnel.allowed_sources),
         ),
+        Target(inner_name(tunnel.name)),
         Attachment(inner_name(tunnel.name), "inner", "native", digest),
     ]
     found += [TunnelAddress(tunnel.name, address) for address in tunnel.addresses]
-    if path is not None:
-        found += _next_hop(host, path)
+    found += _next_hops(tunnel, host)
     is_on_link = tunnel.payload == "ethernet"
     route_mtus = {4: mtu if is_narrow else None, 6: ipv6_mtu}
     found += [

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import ctypes as ct
+import dataclasses
 from ipaddress import ip_network
 from typing import Literal
 
 from gre_xdp import abi
 from gre_xdp.abi import EndpointKind, TunnelFlag
-from gre_xdp.netlink.routes import Network
+from gre_xdp.netlink.routes import Address, Network
 from gre_xdp.resources import Port, TunnelEntry
 
 
 def encode_tunnel(
-    entry: TunnelEntry, *, device_ifindex: int, inner_ifindex: int, device_mac: str
+    entry: TunnelEntry,
+    *,
+    tunnel_id: int,
+    device_ifindex: int,
+    inner_ifindex: int,
+    device_mac: str,
 ) -> abi.Tunnel:
     """A tunnel as the data path reads it."""
     is_set = {
@@ -33,6 +39,7 @@ def encode_tunnel(
     flags = sum(flag for flag, value in is_set.items() if value)
     return abi.Tunnel(
         name=entry.name.encode(),
+        id=tunnel_id,
         local=abi.ip(entry.local),
         remote=abi.ip(entry.remote),
         ikey=abi.gre_key(entry.ikey),
@@ -51,13 +58,15 @@ def encode_tunnel(
 
 
 def decode_tunnel(
-    tunnel: abi.Tunnel, sources: frozenset[Network], *, is_bound: bool
+    tunnel: abi.Tunnel, sources: frozenset[Network], *, device: str, next_hops: tuple[Address, ...]
 ) -> TunnelEntry:
-    """The inverse of ``encode_tunnel``; ``sources`` are the tunnel's in their own map."""
+    """The inverse of ``encode_tunnel``; the rest is in maps of its own."""
     flags = TunnelFlag(tunnel.flags)
     inherit: Literal["inherit"] = "inherit"
     return TunnelEntry(
         name=tunnel.name.decode(),
+        device=device,
+        next_hops=next_hops,
         local=abi.read_ip(tunnel.local),
         remote=abi.read_ip(tunnel.remote),
         ikey=abi.read_u32_be(tunnel.ikey) if flags & TunnelFlag.IKEY else None,
@@ -76,8 +85,23 @@ def decode_tunnel(
         payload="ethernet" if flags & TunnelFlag.ETHERNET else "ip",
         allowed_sources=sources,
         # Without the flag any source passes, whatever the map holds.
-        is_bound=is_bound and bool(sources) == bool(flags & TunnelFlag.SOURCES),
+        is_bound=bool(sources) == bool(flags & TunnelFlag.SOURCES),
     )
+
+
+def unbound(entry: TunnelEntry) -> TunnelEntry:
+    """The same where not all map entries agree."""
+    return dataclasses.replace(entry, is_bound=False)
+
+
+def encode_next_hop(ifindex: int, address: Address) -> abi.NextHop:
+    """A neighbour on a device."""
+    return abi.NextHop(ifindex=ifindex, address=abi.ip(address))
+
+
+def decode_next_hop(hop: abi.NextHop) -> tuple[int, Address]:
+    """The inverse of ``encode_next_hop``."""
+    return hop.ifindex, abi.read_ip(hop.address)
 
 
 def receiving_endpoint(entry: TunnelEntry) -> abi.Endpoint:

@@ -24,12 +24,16 @@ class Memory:
     ``path_mtus``: by local and remote, how many bytes the way between them takes, and until when
     that is believed (seconds since the epoch). ``probes``: by tunnel, the longest packet that came
     back, in bytes, and when that was; time 0 stands for a probe that has no answer yet.
+    ``waiting``: what of the configuration is not in the kernel, and why. ``interfaces``: what
+    devices of the configuration were called, by their index, when it was applied.
     """
 
     path: Path
     sysctls: dict[str, str] = field(default_factory=dict)
     path_mtus: dict[tuple[str, str], tuple[int, float]] = field(default_factory=dict)
     probes: dict[str, tuple[int, float]] = field(default_factory=dict)
+    waiting: dict[str, str] = field(default_factory=dict)
+    interfaces: dict[int, str] = field(default_factory=dict)
 
     @classmethod
     def of_namespace(cls, cookie: int) -> Memory:
@@ -51,6 +55,12 @@ class Memory:
         with contextlib.suppress(TypeError, ValueError, OverflowError):
             for tunnel, largest, at_s in content.get("probes", ()):
                 memory.probes[str(tunnel)] = (int(largest), float(at_s))
+        found = content.get("waiting")
+        if isinstance(found, dict):
+            memory.waiting = {str(what): str(why) for what, why in found.items()}
+        with contextlib.suppress(TypeError, ValueError):
+            for ifindex, name in content.get("interfaces", ()):
+                memory.interfaces[int(ifindex)] = str(name)
         return memory
 
     def remember(self, path: str, value: str) -> None:
@@ -80,15 +90,24 @@ class Memory:
             self.probes = probes
             self._write()
 
-    def forget_path_mtus(self) -> None:
-        """Believe nothing any more, and know of no probe."""
-        if self.path_mtus or self.probes:
+    def note_applied(self, waiting: dict[str, str], interfaces: dict[int, str]) -> None:
+        """Note what waits and why, and which devices are meant; replaces what was noted."""
+        if (waiting, interfaces) != (self.waiting, self.interfaces):
+            self.waiting, self.interfaces = waiting, interfaces
+            self._write()
+
+    def forget_all_but_sysctls(self) -> None:
+        """Know nothing any more but what has to be given back."""
+        if self.path_mtus or self.probes or self.waiting or self.interfaces:
             self.path_mtus.clear()
             self.probes.clear()
+            self.waiting.clear()
+            self.interfaces.clear()
             self._write()
 
     def _write(self) -> None:
-        if not (self.sysctls or self.path_mtus or self.probes):
+        notes = (self.sysctls, self.path_mtus, self.probes, self.waiting, self.interfaces)
+        if not any(notes):
             self.path.unlink(missing_ok=True)
             remove_directory_if_empty()
             return
@@ -98,6 +117,8 @@ class Memory:
             "sysctls": self.sysctls,
             "path_mtus": [[*ends, *believed] for ends, believed in self.path_mtus.items()],
             "probes": [[tunnel, *found] for tunnel, found in self.probes.items()],
+            "waiting": self.waiting,
+            "interfaces": [*self.interfaces.items()],
         }
         temporary.write_text(json.dumps(content, indent=1))
         os.replace(temporary, self.path)

@@ -27,6 +27,8 @@ class AgentState:
     last_reload_success_timestamp_s: float = 0.0
     reconcile_successful: bool = False
     drift_changes: int = 0
+    drift_repairs: int = 0
+    pending: int = 0
 
 
 class DataPathCollector(Collector):
@@ -176,6 +178,16 @@ def _agent(agent: AgentState) -> Iterator[Metric]:
         "Differences between configuration and kernel that the last look found",
         value=agent.drift_changes,
     )
+    yield CounterMetricFamily(
+        "gre_xdp_drift_repairs_total",
+        "Changes that the agent has made because the kernel or the network had changed",
+        value=agent.drift_repairs,
+    )
+    yield GaugeMetricFamily(
+        "gre_xdp_pending",
+        "Interfaces of the configuration that do not exist yet, or are called otherwise",
+        value=agent.pending,
+    )
 
 
 def _build_info() -> Metric:
@@ -206,6 +218,8 @@ METRIC_NAMES: tuple[str, ...] = (
     "gre_xdp_config_last_reload_success_timestamp_seconds",
     "gre_xdp_reconcile_successful",
     "gre_xdp_drift_changes",
+    "gre_xdp_drift_repairs_total",
+    "gre_xdp_pending",
     "gre_xdp_build_info",
     "gre_xdp_scrape_errors_total",
     "gre_xdp_scrape_duration_seconds",

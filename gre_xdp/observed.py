@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from gre_xdp import abi, sysctl
-from gre_xdp.datapath import DataPath
+from gre_xdp.datapath import DataPath, pinned_links, program_ids
 from gre_xdp.device_settings import is_ready, read_ipv6_mtu
-from gre_xdp.encoding import (
-    decode_source,
-    decode_tags,
-    decode_tunnel,
-    encode_vlan,
-    local_endpoint,
-    pair_endpoint,
-    receiving_endpoint,
-)
+from gre_xdp.encoding import decode_tags, encode_vlan
 from gre_xdp.host import Host
 from gre_xdp.memory import Memory
 from gre_xdp.netlink import Netlink
 from gre_xdp.netlink.addresses import list_addresses
-from gre_xdp.netlink.links import Link
-from gre_xdp.netlink.routes import Network
+from gre_xdp.pins import Pins
 from gre_xdp.resources import (
     Attachment,
     DataPlane,
@@ -30,21 +23,31 @@ from gre_xdp.resources import (
     Resource,
     State,
     Sysctl,
+    Target,
     TunnelAddress,
     TunnelDevice,
-    TunnelEntry,
     TunnelRoute,
-    inner_name,
     state,
 )
+from gre_xdp.tunnel_maps import Placement
 
 GONE = "gone:"  # prefix of the device name of an attachment or port whose device has vanished
 
 
 def observe(
-    netlink: Netlink, data_path: DataPath | None, host: Host, memory: Memory, *, digest: str
+    netlink: Netlink,
+    data_path: DataPath | None,
+    host: Host,
+    memory: Memory,
+    *,
+    tunnels: Placement,
+    places: Sequence[Pins],
+    digest: str,
 ) -> State:
-    """Read back what we made. ``digest`` is preferred where several programs are pinned."""
+    """Read back what we made. ``digest`` is preferred where several programs are pinned.
+
+    ``places`` are where attachments may be pinned: by this version, and by those of other layouts.
+    """
     resources: list[Resource] = []
     for path in memory.sysctls:
         value = sysctl.read(path)
@@ -52,9 +55,10 @@ def observe(
         resources.append(Sysctl(path, value if value is not None else ""))
     if data_path is not None and data_path.is_complete:
         resources += _data_plane(data_path, digest)
-        resources += _attachments(data_path, host)
+        resources += _targets(data_path, host)
         resources += _ports(data_path, host)
-        resources += tunnel_entries(data_path, host.links).values()
+        resources += [placed.entry for placed in tunnels.by_name.values()]
+    resources += _attachments(places, host)
     pairs = host.tunnel_pairs
     ours = {pair.device.index: tunnel for tunnel, pair in pairs.items()}
     for tunnel, pair in pairs.items():
@@ -96,18 +100,21 @@ def _data_plane(data_path: DataPath, digest: str) -> list[Resource]:
     return found
 
 
-def _attachments(data_path: DataPath, host: Host) -> list[Resource]:
-    programs = data_path.program_ids()
+def _targets(data_path: DataPath, host: Host) -> list[Resource]:
+    links = (host.link_of(ifindex) for ifindex in data_path.targets())
+    return [Target(link.name) for link in links if link is not None]
+
+
+def _attachments(places: Sequence[Pins], host: Host) -> list[Resource]:
+    programs = program_ids(places)
     found: list[Resource] = []
-    for link in data_path.links():
+    for link in pinned_links(places):
         device = host.link_of(link.ifindex) if link.ifindex else None
         program, digest = programs.get(link.program_id, ("port", "unknown"))
         if device is None:
             found.append(Attachment(GONE + link.path.name, program, "", digest))
             continue
-        is_target = data_path.is_target(device.index)
-        mode = device.xdp_mode or ""
-        found.append(Attachment(device.name, program, mode, digest, is_target))
+        found.append(Attachment(device.name, program, device.xdp_mode or "", digest))
     return found
 
 
@@ -130,50 +137,4 @@ def _ports(data_path: DataPath, host: Host) -> list[Resource]:
                 is_bound=is_known and (trunk is not None) == bool(device.trunk),
             )
         )
-    return found
-
-
-def _tunnels_of_devices(data_path: DataPath) -> dict[int, tuple[int | None, int | None]]:
-    """Tunnels in use: index → interface indices of (device, inner end) that point to it."""
-    found: dict[int, tuple[int | None, int | None]] = {}
-    for ifindex, device in data_path.devices().items():
-        outer, inner = found.get(device.tunnel, (None, None))
-        if device.role == abi.DeviceRole.TUNNEL:
-            found[device.tunnel] = (ifindex, inner)
-        elif device.role == abi.DeviceRole.INNER:
-            found[device.tunnel] = (outer, ifindex)
-    return found
-
-
-def _sources(data_path: DataPath) -> dict[int, frozenset[Network]]:
-    """The allowed inner sources of tunnels, by their index."""
-    found: dict[int, set[Network]] = {}
-    for key in data_path.sources():
-        tunnel_id, network = decode_source(key)
-        found.setdefault(tunnel_id, set()).add(network)
-    return {tunnel_id: frozenset(networks) for tunnel_id, networks in found.items()}
-
-
-def tunnel_entries(data_path: DataPath, links: dict[str, Link]) -> dict[int, TunnelEntry]:
-    """The tunnels that the data path knows, by their index there."""
-    found = {}
-    sources = _sources(data_path)
-    for tunnel_id, ifindexes in _tunnels_of_devices(data_path).items():
-        tunnel = data_path.tunnel(tunnel_id)
-        if not tunnel.name:
-            continue
-        allowed = sources.get(tunnel_id, frozenset())
-        entry = decode_tunnel(tunnel, allowed, is_bound=True)
-        device, inner = links.get(entry.name), links.get(inner_name(entry.name))
-        is_bound = (
-            device is not None
-            and inner is not None
-            and ifindexes == (device.index, inner.index)
-            and (tunnel.device_ifindex, tunnel.inner_ifindex) == (device.index, inner.index)
-            and abi.read_mac(tunnel.device_mac) == device.mac
-            and data_path.endpoint(receiving_endpoint(entry)) == tunnel_id
-            and data_path.endpoint(pair_endpoint(entry)) is not None
-            and data_path.endpoint(local_endpoint(entry)) is not None
-        )
-        found[tunnel_id] = entry if is_bound else decode_tunnel(tunnel, allowed, is_bound=False)
     return found

@@ -6,6 +6,7 @@ Each function raises one ``GreXdpError`` that says who must act, or returns noth
 from __future__ import annotations
 
 from collections.abc import Iterator
+from ipaddress import ip_network
 
 from gre_xdp import errors
 from gre_xdp.abi import VLAN_TAGS_MAX
@@ -87,15 +88,104 @@ def _refuse_vlan(config: Config, interface: Interface, trunk: Link, tags: Tags, 
             )
 
 
-def refuse_tunnel(config: Config, tunnel: Tunnel, host: Host, path: Path | None, mtu: int) -> None:
-    """A tunnel does not fit: its device, the way to its remote, its size or its routes."""
-    _refuse_device(tunnel, host)
-    if path is not None:
-        _refuse_path(config, tunnel, host, path)
-    _refuse_loop(config, tunnel, host, path)
-    _refuse_ipv6(tunnel, host, mtu)
-    _refuse_addresses(tunnel, host)
-    _refuse_routes(tunnel, host)
+class Tunnels:
+    """Refuses a configuration's tunnels that do not fit, one at a time."""
+
+    def __init__(self, config: Config, host: Host) -> None:
+        self._host = host
+        self._interfaces = frozenset(interface.name for interface in config.interfaces)
+        # By IP version and length: which prefix leads into which tunnel.
+        self._prefixes: dict[tuple[int, int], dict[Network, Tunnel]] = {}
+        for tunnel in config.tunnels:
+            for network in _prefixes(tunnel):
+                same = self._prefixes.setdefault((network.version, network.prefixlen), {})
+                same.setdefault(network, tunnel)
+        self._taken = {
+            route.destination: route
+            for route in host.routes
+            if not route.is_ours and route.is_default_metric
+        }
+        self._addresses = {(found.ifindex, found.address): found for found in host.addresses}
+
+    def refuse(self, tunnel: Tunnel, path: Path | None, mtu: int) -> None:
+        """Raise why a tunnel does not fit: its device, its path, its size in bytes, its routes."""
+        _refuse_device(tunnel, self._host)
+        if path is not None:
+            self._refuse_path(tunnel, path)
+        self._refuse_loop(tunnel, path)
+        _refuse_ipv6(tunnel, self._host, mtu)
+        self._refuse_addresses(tunnel)
+        self._refuse_routes(tunnel)
+
+    def _refuse_path(self, tunnel: Tunnel, path: Path) -> None:
+        if path.is_local:
+            raise errors.HostError(
+                f"remote {tunnel.remote} is an address of this host",
+                remedy="remote is the other end's address; local is this end's",
+                where=_where(tunnel),
+            )
+        egress = self._host.name_of(path.ifindex)
+        if self._host.is_tunnel_device(egress):
+            raise errors.HostError(
+                f"remote {tunnel.remote} is routed through tunnel {egress}"
+                f" ({path.matched} dev {egress}): its packets would never leave",
+                remedy=f"add a route to {tunnel.remote} outside the tunnels, or remove that one",
+                where=_where(tunnel),
+            )
+        if egress not in self._interfaces:
+            raise errors.HostError(
+                f"remote {tunnel.remote} is reached by {egress}, which is not in the configuration",
+                remedy=f'add [[interface]] with name = "{egress}"',
+                where=_where(tunnel),
+            )
+
+    def _refuse_loop(self, tunnel: Tunnel, path: Path | None) -> None:
+        """No encapsulation when the way to the remote leads back into a tunnel: it never ends.
+
+        A prefix takes the remote when it is as specific as the route that leads to it now.
+        """
+        specific, why = 0, "leads there, and nothing else does"
+        if path is not None:
+            specific = path.matched.prefixlen
+            now = f"{path.matched} dev {self._host.name_of(path.ifindex)}"
+            why = f"is as specific as the route that leads to it now ({now})"
+        for (version, length), prefixes in self._prefixes.items():
+            if version != tunnel.remote.version or length < specific:
+                continue
+            network = ip_network((tunnel.remote, length), strict=False)
+            if network in prefixes:
+                other = prefixes[network].name
+                raise errors.HostError(
+                    f"remote {tunnel.remote} would be routed through tunnel {other}:"
+                    f" {network} {why}",
+                    remedy=f"add a route to {tunnel.remote}/{tunnel.remote.max_prefixlen}"
+                    f" outside the tunnels, or take {network} out of {other}",
+                    where=_where(tunnel),
+                )
+
+    def _refuse_addresses(self, tunnel: Tunnel) -> None:
+        pair = self._host.tunnel_pairs.get(tunnel.name)
+        if pair is None:
+            return
+        for address in tunnel.addresses:
+            found = self._addresses.get((pair.device.index, address))
+            if found is not None and not found.is_ours:
+                raise errors.ForeignError(
+                    f"{tunnel.name} has {address} already, and it is not ours",
+                    remedy=f"ip addr del {address} dev {tunnel.name}",
+                    where=_where(tunnel),
+                )
+
+    def _refuse_routes(self, tunnel: Tunnel) -> None:
+        for destination in tunnel.routes:
+            if destination in self._taken:
+                ifindex = self._taken[destination].ifindex
+                by = f" (dev {self._host.name_of(ifindex)})" if ifindex else ""
+                raise errors.ForeignError(
+                    f"there is a route to {destination} already{by}, and it is not ours",
+                    remedy="remove it, or give it a higher metric, or take it out of the tunnel",
+                    where=_where(tunnel),
+                )
 
 
 def refuse_mtu(tunnel: Tunnel, *, underlay: int, fits: int) -> None:
@@ -138,55 +228,6 @@ def _refuse_device(tunnel: Tunnel, host: Host) -> None:
             )
 
 
-def _refuse_path(config: Config, tunnel: Tunnel, host: Host, path: Path) -> None:
-    if path.is_local:
-        raise errors.HostError(
-            f"remote {tunnel.remote} is an address of this host",
-            remedy="remote is the other end's address; local is this end's",
-            where=_where(tunnel),
-        )
-    egress = host.name_of(path.ifindex)
-    if host.is_tunnel_device(egress):
-        raise errors.HostError(
-            f"remote {tunnel.remote} is routed through tunnel {egress}"
-            f" ({path.matched} dev {egress}): its packets would never leave",
-            remedy=f"add a route to {tunnel.remote} outside the tunnels, or remove that one",
-            where=_where(tunnel),
-        )
-    if egress not in {interface.name for interface in config.interfaces}:
-        raise errors.HostError(
-            f"remote {tunnel.remote} is reached by {egress}, which is not in the configuration",
-            remedy=f'add [[interface]] with name = "{egress}"',
-            where=_where(tunnel),
-        )
-
-
-def _refuse_loop(config: Config, tunnel: Tunnel, host: Host, path: Path | None) -> None:
-    """No encapsulation when the way to the remote leads back into a tunnel: it would never end.
-
-    A prefix takes the remote when it is as specific as the route that leads to it now.
-    """
-    specific, why = 0, "leads there, and nothing else does"
-    if path is not None:
-        specific = path.matched.prefixlen
-        now = f"{path.matched} dev {host.name_of(path.ifindex)}"
-        why = f"is as specific as the route that leads to it now ({now})"
-    for other in config.tunnels:
-        for network in _prefixes(other):
-            if (
-                network.version == tunnel.remote.version
-                and tunnel.remote in network
-                and network.prefixlen >= specific
-            ):
-                raise errors.HostError(
-                    f"remote {tunnel.remote} would be routed through tunnel {other.name}:"
-                    f" {network} {why}",
-                    remedy=f"add a route to {tunnel.remote}/{tunnel.remote.max_prefixlen}"
-                    f" outside the tunnels, or take {network} out of {other.name}",
-                    where=_where(tunnel),
-                )
-
-
 def _refuse_ipv6(tunnel: Tunnel, host: Host, mtu: int) -> None:
     inner = (*tunnel.addresses, *tunnel.routes)
     first = next((network for network in inner if network.version == 6), None)
@@ -204,34 +245,3 @@ def _refuse_ipv6(tunnel: Tunnel, host: Host, mtu: int) -> None:
             remedy="sysctl net.ipv6.conf.default.disable_ipv6=0, or give the tunnel IPv4 only",
             where=_where(tunnel),
         )
-
-
-def _refuse_addresses(tunnel: Tunnel, host: Host) -> None:
-    pair = host.tunnel_pairs.get(tunnel.name)
-    if pair is None:
-        return
-    for found in host.addresses:
-        is_there = found.ifindex == pair.device.index and found.address in tunnel.addresses
-        if is_there and not found.is_ours:
-            raise errors.ForeignError(
-                f"{tunnel.name} has {found.address} already, and it is not ours",
-                remedy=f"ip addr del {found.address} dev {tunnel.name}",
-                where=_where(tunnel),
-            )
-
-
-def _refuse_routes(tunnel: Tunnel, host: Host) -> None:
-    taken = {
-        route.destination: route
-        for route in host.routes
-        if not route.is_ours and route.is_default_metric
-    }
-    for destination in tunnel.routes:
-        if destination in taken:
-            ifindex = taken[destination].ifindex
-            by = f" (dev {host.name_of(ifindex)})" if ifindex else ""
-            raise errors.ForeignError(
-                f"there is a route to {destination} already{by}, and it is not ours",
-                remedy="remove it, or give it a higher metric, or take it out of the tunnel",
-                where=_where(tunnel),
-            )

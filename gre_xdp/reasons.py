@@ -197,6 +197,12 @@ REASONS: tuple[Reason, ...] = (
         "Find out why the sender does not heed Frag Needed or Packet Too Big: they may be blocked"
         " on the way to it.",
     ),
+    _drop(
+        26,
+        "next_hop_unknown",
+        "Routed to a shared device by a next hop that is none of its tunnels'.",
+        "Route it via the nexthop of one of the device's tunnels; gre-xdp show tunnels lists them.",
+    ),
     _pass(
         64,
         "too_big",

@@ -10,20 +10,23 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from gre_xdp import desired, errors, memory, pins
-from gre_xdp.datapath import DataPath, source_digest
+from gre_xdp import desired, errors, memory, migration, pins, tunnel_maps
+from gre_xdp.datapath import DataPath, pinned_links, source_digest
+from gre_xdp.desired import Desired
 from gre_xdp.host import Host, read_host
 from gre_xdp.model import Config, Tunnel
 from gre_xdp.netlink import Netlink, NetlinkError, namespaces
 from gre_xdp.netlink.firewall import ForwardChain, forward_chains
-from gre_xdp.netlink.links import list_links
+from gre_xdp.netlink.links import Link, list_links
 from gre_xdp.netlink.neighbours import list_neighbours
 from gre_xdp.netlink.routes import Address
-from gre_xdp.observed import add_current_sysctls, observe, tunnel_entries
+from gre_xdp.observed import add_current_sysctls, observe
 from gre_xdp.plan import Step, plan
 from gre_xdp.resources import NextHop, State
 from gre_xdp.steps import Kernel, execute, sweep
+from gre_xdp.tunnel_maps import Placement
 
 # A step may take something else with it (a device that goes down takes routes along): what is
 # missing after the first pass is brought back by the second, and missing then is drift.
@@ -32,10 +35,20 @@ _SETTLE_S = 1.0
 _SETTLE_POLL_S = 0.01
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What was done, or would be, and what of the configuration was left as it is."""
+
+    steps: list[Step]
+    wanted: Desired
+
+
 def diff(config: Config) -> list[Step]:
     """What ``apply`` would do; touches nothing. Raises ``GreXdpError``."""
     with _open_kernel() as kernel:
-        return _plan(kernel, config)
+        steps, wanted = _plan(kernel, config)
+        _refuse(wanted)
+        return steps
 
 
 def apply(config: Config) -> list[Step]:
@@ -45,20 +58,65 @@ def apply(config: Config) -> list[Step]:
     undoing, ``DriftError`` when the kernel does not hold what it was given.
     """
     with _lock(), _open_kernel() as kernel:
-        _refuse_nothing(kernel, config)
-        with _undoing(kernel) as done:
-            for _ in range(_PASSES):
-                steps = _plan(kernel, config)
-                _execute_all(kernel, steps, done)
-                sweep(kernel)
-                if not steps:
-                    break
-            else:
-                _verify(_plan(kernel, config))
-        if kernel.data_path is not None:
-            kernel.data_path.prune_programs(source_digest())
-        _settle(kernel, done)
-        return done
+        return _apply(kernel, config, is_strict=True).steps
+
+
+def keep(config: Config, *, takes_over: bool = False) -> Outcome:
+    """The same for an agent: what does not fit the host is left as it is, and the rest goes on.
+
+    Another version's data plane is taken over when it starts, and not later: then somebody else has
+    put it there. Raises ``GreXdpError``.
+    """
+    with _lock(), _open_kernel() as kernel:
+        if kernel.formers and not takes_over:
+            raise errors.HostError(
+                "another version of gre-xdp has taken over here",
+                remedy="restart the agent",
+                where=str(kernel.formers[0].pins.root),
+            )
+        return _apply(kernel, config, is_strict=False)
+
+
+def differences(config: Config) -> Outcome:
+    """What ``keep`` would do; touches nothing. Raises ``GreXdpError``."""
+    with _open_kernel() as kernel:
+        steps, wanted = _plan(kernel, config)
+        return Outcome(steps, wanted)
+
+
+def _apply(kernel: Kernel, config: Config, *, is_strict: bool) -> Outcome:
+    _refuse_nothing(kernel, config)
+    with _undoing(kernel) as done:
+        for _ in range(_PASSES):
+            steps, wanted = _plan(kernel, config)
+            if is_strict:
+                _refuse(wanted)
+            _execute_all(kernel, steps, done)
+            sweep(kernel)
+            if not steps:
+                break
+        else:
+            _verify(_plan(kernel, config)[0])
+    if kernel.data_path is not None:
+        kernel.data_path.prune_programs(source_digest())
+    for former in kernel.formers:
+        former.pins.remove()
+    kernel.memory.note_applied(wanted.pending | _reasons(wanted), wanted.interfaces)
+    _settle(kernel, done)
+    return Outcome(done, wanted)
+
+
+def _refuse(wanted: Desired) -> None:
+    if wanted.refusals:
+        raise wanted.refusals[0].error
+
+
+def _reasons(wanted: Desired) -> dict[str, str]:
+    """Why what is refused is refused, by what it is."""
+    return {
+        (refusal.error.where or "").replace('"', ""): refusal.error.message
+        for refusal in wanted.refusals
+    }
 
 
 def believe_path_mtu(local: Address, remote: Address, mtu: int, until_s: float) -> bool:
@@ -93,9 +151,10 @@ def keep_next_hops(config: Config) -> list[Step]:
 
 def _refuse_nothing(kernel: Kernel, config: Config) -> None:
     """An empty file is more often an accident than a wish to remove everything."""
-    if kernel.tunnels and not config.tunnels and not config.interfaces:
+    running = len(kernel.tunnels.by_name)
+    if running and not config.tunnels and not config.interfaces:
         raise errors.ConfigError(
-            f"the file configures nothing, and {len(kernel.tunnels)} tunnels run",
+            f"the file configures nothing, and {running} tunnels run",
             remedy="gre-xdp down removes them; if that is not what you want, restore the file",
         )
 
@@ -115,8 +174,9 @@ def down() -> list[Step]:
         observed, _ = _observe(kernel, ())
         with _undoing(kernel) as done:
             _execute_all(kernel, plan({}, observed), done)
-        kernel.pins.remove()
-        kernel.memory.forget_path_mtus()
+        for place in kernel.places:
+            place.remove()
+        kernel.memory.forget_all_but_sysctls()
         _unmount_bpffs_if_ours()
         return done
 
@@ -139,20 +199,39 @@ def next_hops() -> frozenset[Address]:
         )
 
 
-def _plan(kernel: Kernel, config: Config) -> list[Step]:
+def _plan(kernel: Kernel, config: Config) -> tuple[list[Step], Desired]:
+    for former in kernel.formers:
+        former.require_takeover()
     observed, host = _observe(kernel, config.tunnels)
     wanted = desired.desire(config, host, kernel.memory, source_digest())
-    add_current_sysctls(observed, wanted)
-    return plan(wanted, observed)
+    wanted.hold(observed)
+    add_current_sysctls(observed, wanted.state)
+    return plan(wanted.state, observed), wanted
 
 
 def _observe(kernel: Kernel, tunnels: Sequence[Tunnel]) -> tuple[State, Host]:
-    attached = kernel.data_path.links() if kernel.data_path is not None else []
     ends = [(tunnel.local, tunnel.remote) for tunnel in tunnels]
-    host = read_host(kernel.netlink, ends, frozenset(link.ifindex for link in attached))
-    return observe(
-        kernel.netlink, kernel.data_path, host, kernel.memory, digest=source_digest()
-    ), host
+    attached = frozenset(link.ifindex for link in pinned_links(kernel.places))
+    host = read_host(kernel.netlink, ends, attached)
+    _read_tunnels(kernel, host.links)
+    observed = observe(
+        kernel.netlink,
+        kernel.data_path,
+        host,
+        kernel.memory,
+        tunnels=kernel.tunnels,
+        places=kernel.places,
+        digest=source_digest(),
+    )
+    return observed, host
+
+
+def _read_tunnels(kernel: Kernel, links: dict[str, Link]) -> None:
+    kernel.tunnels = Placement()
+    if kernel.data_path is not None and kernel.data_path.is_complete:
+        kernel.tunnels = tunnel_maps.read(kernel.data_path, links)
+    for former in reversed(kernel.formers):
+        kernel.tunnels.take_over(former.tunnel_ids())
 
 
 @contextlib.contextmanager
@@ -215,16 +294,17 @@ def _open_kernel() -> Iterator[Kernel]:
     pins.require_shared_mounts()
     cookie = namespaces.cookie()
     place = pins.Pins.of_namespace(cookie)
+    formers = migration.find(place)
     with Netlink() as netlink:
         kernel = Kernel(
             netlink=netlink,
             pins=place,
             memory=memory.Memory.of_namespace(cookie),
-            data_path=DataPath.open_existing(place),
+            data_path=DataPath.open_existing(place, formers),
+            formers=formers,
         )
         try:
-            if kernel.data_path is not None and kernel.data_path.is_complete:
-                kernel.tunnels = tunnel_entries(kernel.data_path, list_links(netlink))
+            _read_tunnels(kernel, list_links(netlink))
             yield kernel
         except (OSError, NetlinkError) as error:
             # Steps explain themselves; this was in reading.

@@ -103,22 +103,35 @@ class TunnelDevice:
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """An XDP program on a device, and the device's place among those that XDP may send to."""
+    """An XDP program on a device."""
 
     kind: ClassVar[str] = "attachment"
     device: str
     program: Program
     mode: str
     digest: str
-    is_target: bool = True  # may the programs send out of it?
 
     @property
     def key(self) -> Key:  # noqa: D102
         return (self.kind, self.device)
 
     def __str__(self) -> str:
-        target = "" if self.is_target else " (not a target)"
-        return f"{self.device} program {self.program} {self.digest} mode {self.mode}{target}"
+        return f"{self.device} program {self.program} {self.digest} mode {self.mode}"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A device that the programs may send out of."""
+
+    kind: ClassVar[str] = "target"
+    device: str
+
+    @property
+    def key(self) -> Key:  # noqa: D102
+        return (self.kind, self.device)
+
+    def __str__(self) -> str:
+        return self.device
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,10 +162,14 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class TunnelEntry:
-    """A tunnel as the data path knows it; ``is_bound`` when all its map entries agree."""
+    """A tunnel as the data path knows it; ``is_bound`` when all its map entries agree.
+
+    ``next_hops`` select it where its device is shared; empty: it has the device for itself.
+    """
 
     kind: ClassVar[str] = "tunnel"
     name: str
+    device: str
     local: IpAddress
     remote: IpAddress
     ikey: int | None
@@ -170,6 +187,7 @@ class TunnelEntry:
     oseq: bool = False
     payload: Payload = "ip"
     allowed_sources: frozenset[Network] = frozenset()  # empty: any
+    next_hops: tuple[IpAddress, ...] = ()
     is_bound: bool = True
 
     @property
@@ -178,6 +196,8 @@ class TunnelEntry:
 
     def __str__(self) -> str:
         words = [self.name, f"local {self.local} remote {self.remote}"]
+        if self.next_hops:
+            words.append(f"device {self.device} nexthop {','.join(map(str, self.next_hops))}")
         words += ["ethernet"] if self.payload == "ethernet" else []
         if self.ikey is not None and self.ikey == self.okey:
             words.append(f"key {self.ikey}")
@@ -256,6 +276,7 @@ Resource = (
     | DataPlane
     | Policy
     | TunnelDevice
+    | Target
     | Attachment
     | Port
     | TunnelEntry
@@ -265,13 +286,15 @@ Resource = (
 )
 
 # Creation order. What may fail or take long comes before the host changes its behaviour; a next hop
-# takes a moment to answer, so it is asked early; a route attracts traffic, so it comes last.
+# takes a moment to answer, so it is asked early; what a program may send to is there before the
+# program; a route attracts traffic, so it comes last.
 CREATION_ORDER: tuple[type[Resource], ...] = (
     DataPlane,
     Policy,
     Sysctl,
     NextHop,
     TunnelDevice,
+    Target,
     TunnelEntry,
     Port,
     Attachment,

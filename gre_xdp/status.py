@@ -11,15 +11,15 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from gre_xdp import abi, errors, mtu_probe, overhead, pins
+from gre_xdp import abi, errors, migration, mtu_probe, overhead, pins, tunnel_maps
 from gre_xdp.datapath import DataPath, MapUse
 from gre_xdp.memory import Memory
 from gre_xdp.netlink import Netlink, namespaces, routes
 from gre_xdp.netlink.links import Link, list_links
 from gre_xdp.netlink.neighbours import Neighbour, list_neighbours
-from gre_xdp.observed import tunnel_entries
 from gre_xdp.reasons import DROP_REASONS, PASS_REASONS, Reason
 from gre_xdp.resources import TunnelEntry
+from gre_xdp.tunnel_maps import Placed
 
 # A tunnel's states, best first; every one but "up" says what to look at.
 UP = "up"
@@ -167,8 +167,8 @@ def snapshot() -> Snapshot:
         ports = {interface.ifindex for interface in interfaces}
         probes = Memory.of_namespace(namespaces.cookie()).probes
         tunnels = [
-            _tunnel(data_path, netlink, tunnel_id, entry, links, neighbours, ports, probes)
-            for tunnel_id, entry in tunnel_entries(data_path, links).items()
+            _tunnel(data_path, netlink, placed, links, neighbours, ports, probes)
+            for placed in tunnel_maps.read(data_path, links).by_name.values()
         ]
         digests = data_path.pinned_digests()
         return Snapshot(
@@ -199,6 +199,13 @@ def _open() -> Iterator[tuple[DataPath, Netlink]]:
             raise errors.PrivilegeError(
                 "only root can look whether gre-xdp runs here",
                 remedy="run it as root, for instance with sudo",
+            )
+        others = migration.find(pins.Pins.of_namespace(namespaces.cookie()))
+        if others:
+            raise errors.NotAppliedError(
+                f"layout v{others[0].version} of another gre-xdp version runs here",
+                remedy="gre-xdp apply takes over from it; or ask with that version",
+                where=str(others[0].pins.root),
             )
         raise errors.NotAppliedError(
             "gre-xdp is not applied in this network namespace", remedy="gre-xdp apply"
@@ -245,14 +252,14 @@ def _redirect_failures(link: Link) -> int:
 def _tunnel(
     data_path: DataPath,
     netlink: Netlink,
-    tunnel_id: int,
-    entry: TunnelEntry,
+    placed: Placed,
     links: dict[str, Link],
     neighbours: dict[tuple[int, routes.Address], Neighbour],
     ports: set[int],
     probes: dict[str, tuple[int, float]],
 ) -> TunnelStatus:
-    device = links.get(entry.name)
+    entry = placed.entry
+    device = links.get(entry.device)
     state = _state(netlink, entry, device, links, neighbours, ports)
     probe_mtu = None
     if entry.name in probes:
@@ -269,7 +276,7 @@ def _tunnel(
         ikey=entry.ikey,
         okey=entry.okey,
         backing="veth",
-        device=entry.name,
+        device=entry.device,
         ifindex=device.index if device else None,
         mtu=entry.mtu,
         path_mtu=None if entry.device_mtu is None else entry.mtu + overhead.overhead_bytes(entry),
@@ -277,7 +284,7 @@ def _tunnel(
         mss_ipv6=entry.mss_ipv6 or overhead.mss(entry.mtu, 6),
         state=state,
         probe_mtu=probe_mtu,
-        counters=data_path.tunnel_counters(tunnel_id),
+        counters=data_path.tunnel_counters(placed.id),
     )
 
 

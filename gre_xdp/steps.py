@@ -9,10 +9,11 @@ import errno
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from gre_xdp import abi, datapath, encoding, pins, sysctl
-from gre_xdp.datapath import DataPath
+from gre_xdp import datapath, encoding, pins, sysctl, tunnel_maps
+from gre_xdp.datapath import DataPath, detach
 from gre_xdp.device_settings import make_ready
 from gre_xdp.memory import Memory, note_bpffs_mounted
+from gre_xdp.migration import Former
 from gre_xdp.netlink import Netlink, NetlinkError, addresses, links, neighbours, routes
 from gre_xdp.observed import GONE
 from gre_xdp.pins import Pins
@@ -25,12 +26,14 @@ from gre_xdp.resources import (
     Port,
     Resource,
     Sysctl,
+    Target,
     TunnelAddress,
     TunnelDevice,
     TunnelEntry,
     TunnelRoute,
     inner_name,
 )
+from gre_xdp.tunnel_maps import Placement
 
 
 @dataclass(slots=True)
@@ -41,7 +44,13 @@ class Kernel:
     pins: Pins
     memory: Memory
     data_path: DataPath | None
-    tunnels: dict[int, TunnelEntry] = field(default_factory=dict)
+    formers: list[Former] = field(default_factory=list)  # data planes of other layouts
+    tunnels: Placement = field(default_factory=Placement)
+
+    @property
+    def places(self) -> list[Pins]:
+        """Where attachments may be pinned."""
+        return [self.pins, *(former.pins for former in self.formers)]
 
     def open_data_path(self) -> DataPath:
         """The data plane, which a step before has made."""
@@ -80,7 +89,10 @@ def _put(kernel: Kernel, new: Resource, old: Resource | None) -> None:
         case TunnelDevice():
             _put_device(kernel, new)
         case TunnelEntry():
-            _put_tunnel(kernel, new)
+            device, inner = kernel.link(new.device), kernel.link(inner_name(new.device))
+            tunnel_maps.put(kernel.open_data_path(), kernel.tunnels, new, device, inner)
+        case Target():
+            kernel.open_data_path().put_target(kernel.ifindex(new.device))
         case Port():
             _put_port(kernel, new)
         case Attachment():
@@ -106,18 +118,12 @@ def _delete(kernel: Kernel, old: Resource) -> None:
             _restore_sysctl(kernel, old)
         case DataPlane():
             _delete_data_plane(kernel)
-        case Policy():
-            pass  # it goes with the maps
+        case Attachment():
+            _delete_attachment(kernel, old)
         case TunnelDevice():
             # By the inner end: somebody may have renamed the other.
             inner = inner_name(old.name)
             _delete_at(kernel, inner, lambda index: links.delete(kernel.netlink, index))
-        case TunnelEntry():
-            _delete_tunnel(kernel, old)
-        case Port():
-            _delete_port(kernel, old)
-        case Attachment():
-            _delete_attachment(kernel, old)
         case TunnelAddress():
             address = old.address
             _delete_at(
@@ -135,6 +141,26 @@ def _delete(kernel: Kernel, old: Resource) -> None:
             _delete_at(
                 kernel, old.device, lambda index: routes.delete(kernel.netlink, destination, index)
             )
+        case _:
+            if kernel.data_path is not None:
+                _delete_entry(kernel, kernel.data_path, old)
+
+
+def _delete_entry(kernel: Kernel, data_path: DataPath, old: Resource) -> None:
+    match old:
+        case TunnelEntry():
+            tunnel_maps.delete(data_path, kernel.tunnels, old.name)
+        case Port():
+            ifindex = _known_ifindex(kernel, old.name)
+            if ifindex is not None:
+                data_path.delete_device(ifindex)
+                data_path.forget_vlans(ifindex)
+        case Target():
+            ifindex = _known_ifindex(kernel, old.device)
+            if ifindex is not None:
+                data_path.delete_target(ifindex)
+        case _:
+            pass  # the policy goes with the maps
 
 
 # A device whose MTU is too small for IPv6 has lost its IPv6 addresses: ENXIO.
@@ -188,7 +214,7 @@ def _put_data_plane(kernel: Kernel, new: DataPlane) -> None:
     if kernel.data_path is None or not kernel.data_path.is_complete:
         if kernel.data_path is not None:
             kernel.data_path.close()
-        kernel.data_path = DataPath.create(kernel.pins)
+        kernel.data_path = DataPath.create(kernel.pins, kernel.formers)
     if new.digest not in kernel.data_path.pinned_digests():
         kernel.data_path.load_programs(new.digest)
 
@@ -228,13 +254,6 @@ def _put_port(kernel: Kernel, new: Port) -> None:
         data_path.put_vlan(encoding.encode_vlan(trunk, new.tags), ifindex)
 
 
-def _delete_port(kernel: Kernel, old: Port) -> None:
-    ifindex = _known_ifindex(kernel, old.name)
-    if kernel.data_path is not None and ifindex is not None:
-        kernel.data_path.delete_device(ifindex)
-        kernel.data_path.forget_vlans(ifindex)
-
-
 def _known_ifindex(kernel: Kernel, device: str) -> int | None:
     """The index of a device, also of one that has vanished (its name is ``GONE`` and the index)."""
     if device.startswith(GONE):
@@ -253,96 +272,15 @@ def _put_attachment(kernel: Kernel, new: Attachment, old: Resource | None) -> No
         data_path.attach(ifindex, new.program, new.digest, new.mode)
     except OSError as error:
         raise datapath.attach_failure(error, new.device, new.mode) from error
-    data_path.put_target(ifindex)
 
 
 def _delete_attachment(kernel: Kernel, old: Attachment) -> None:
     ifindex = _known_ifindex(kernel, old.device)
-    if kernel.data_path is not None and ifindex is not None:
-        kernel.data_path.detach(ifindex)
-        kernel.data_path.delete_target(ifindex)
-
-
-# --- tunnels ------------------------------------------------------------------------------------
-
-
-def _put_tunnel(kernel: Kernel, new: TunnelEntry) -> None:
-    data_path = kernel.open_data_path()
-    device, inner = kernel.link(new.name), kernel.link(inner_name(new.name))
-    tunnel_id = _tunnel_id(kernel, new.name)
-    before = kernel.tunnels.get(tunnel_id)
-    if before is None:
-        data_path.reset_tunnel_counters(tunnel_id)
-    if before is None or _peer(before) != _peer(new):
-        data_path.reset_sequences(tunnel_id)
-    # Allowed before they are asked for, and forgotten when nobody asks any more.
-    for network in new.allowed_sources:
-        data_path.put_source(encoding.encode_source(tunnel_id, network))
-    data_path.put_tunnel(
-        tunnel_id,
-        encoding.encode_tunnel(
-            new, device_ifindex=device.index, inner_ifindex=inner.index, device_mac=device.mac
-        ),
-    )
-    kernel.tunnels[tunnel_id] = new
-    _forget_devices(data_path, tunnel_id, keep=(device.index, inner.index))
-    for link, role in ((device, abi.DeviceRole.TUNNEL), (inner, abi.DeviceRole.INNER)):
-        data_path.put_device(link.index, abi.Device(role=role, tunnel=tunnel_id))
-    # What the remote sends already has somewhere to go before the program is on the inner end.
-    data_path.put_target(inner.index)
-    data_path.put_endpoint(encoding.local_endpoint(new), tunnel_id)
-    data_path.put_endpoint(encoding.pair_endpoint(new), tunnel_id)
-    data_path.put_endpoint(encoding.receiving_endpoint(new), tunnel_id)
-
-
-def _peer(entry: TunnelEntry) -> tuple[object, ...]:
-    """With another of these it is another sender, whose sequence starts at 0 (RFC 2890 2.2)."""
-    return (entry.local, entry.remote, entry.ikey, entry.iseq)
-
-
-def _delete_tunnel(kernel: Kernel, old: TunnelEntry) -> None:
-    tunnel_id = next((i for i, entry in kernel.tunnels.items() if entry.name == old.name), None)
-    if kernel.data_path is None or tunnel_id is None:
-        return
-    endpoint = encoding.receiving_endpoint(kernel.tunnels.pop(tunnel_id))
-    # Unless another tunnel has taken it over. What else there is of it, sweep() finds.
-    if kernel.data_path.endpoint(endpoint) == tunnel_id:
-        kernel.data_path.delete_endpoint(bytes(endpoint))
-    _forget_devices(kernel.data_path, tunnel_id, keep=())
-    kernel.data_path.put_tunnel(tunnel_id, abi.Tunnel())
+    if ifindex is not None:
+        detach(kernel.places, ifindex)
 
 
 def sweep(kernel: Kernel) -> None:
-    """Delete endpoints and sources that no tunnel has: of former values, or left by a crash."""
-    if kernel.data_path is None or not kernel.data_path.is_complete:
-        return
-    wanted: dict[bytes, int | None] = {}
-    for tunnel_id, entry in kernel.tunnels.items():
-        wanted[bytes(encoding.receiving_endpoint(entry))] = tunnel_id
-        # These two stand for no tunnel in particular.
-        wanted[bytes(encoding.pair_endpoint(entry))] = None
-        wanted[bytes(encoding.local_endpoint(entry))] = None
-    for key, found in kernel.data_path.endpoints().items():
-        if key not in wanted or wanted[key] not in (None, found):
-            kernel.data_path.delete_endpoint(key)
-    for source in kernel.data_path.sources():
-        owner, network = encoding.decode_source(source)
-        entry_ = kernel.tunnels.get(owner)
-        if entry_ is None or network not in entry_.allowed_sources:
-            kernel.data_path.delete_source(source)
-
-
-def _tunnel_id(kernel: Kernel, name: str) -> int:
-    """The index that a tunnel has, or the lowest free one."""
-    for tunnel_id, entry in kernel.tunnels.items():
-        if entry.name == name:
-            return tunnel_id
-    return next(i for i in range(abi.TUNNELS_MAX) if i not in kernel.tunnels)
-
-
-def _forget_devices(data_path: DataPath, tunnel_id: int, keep: tuple[int, ...]) -> None:
-    """Drop devices that a tunnel had before it got these."""
-    for ifindex, device in data_path.devices().items():
-        is_its = device.role != abi.DeviceRole.PORT and device.tunnel == tunnel_id
-        if is_its and ifindex not in keep:
-            data_path.delete_device(ifindex)
+    """Delete map entries that no tunnel has: of former values, or left by a crash."""
+    if kernel.data_path is not None and kernel.data_path.is_complete:
+        tunnel_maps.sweep(kernel.data_path, kernel.tunnels)

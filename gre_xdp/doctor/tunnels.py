@@ -32,7 +32,7 @@ def tunnel_findings(facts: Facts, host: Host, config: Config, tunnel: Tunnel) ->
 
     def check() -> None:
         mtu = desired.device_mtu_of(tunnel, host, path)
-        preflight.refuse_tunnel(config, tunnel, host, path, mtu)
+        preflight.Tunnels(config, host).refuse(tunnel, path, mtu)
 
     error = refused(check)
     if error is not None:

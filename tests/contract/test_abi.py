@@ -26,6 +26,7 @@ STRUCTURES: dict[str, type[ct.Structure]] = {
     "tunnel_counters": abi.TunnelCounters,
     "scratch": abi.Scratch,
     "sequences": abi.Sequences,
+    "next_hop": abi.NextHop,
     "source_prefix": abi.SourcePrefix,
 }
 ENUMERATIONS: dict[str, type[enum.IntEnum] | type[enum.IntFlag]] = {
@@ -36,6 +37,9 @@ ENUMERATIONS: dict[str, type[enum.IntEnum] | type[enum.IntFlag]] = {
 }
 CONSTANTS = {
     "TUNNELS_MAX": abi.TUNNELS_MAX,
+    "SLOTS_MAX": abi.SLOTS_MAX,
+    "NEIGHBOURS_MAX": abi.NEIGHBOURS_MAX,
+    "NOTE_BUCKETS": abi.NOTE_BUCKETS,
     "DEVICE_NAME_BYTES": abi.DEVICE_NAME_BYTES,
     "MAC_BYTES": abi.MAC_BYTES,
     "ANSWER_BUCKETS": abi.ANSWER_BUCKETS,
@@ -121,6 +125,8 @@ def test_keys_of_maps_are_as_large_as_their_structures() -> None:
     assert set(abi.MAPS) == set(abi.MapIndex)
     assert abi.MAPS[abi.MapIndex.ENDPOINTS].key_size == ct.sizeof(abi.Endpoint)
     assert abi.MAPS[abi.MapIndex.VLANS].key_size == ct.sizeof(abi.Vlan)
+    for index in (abi.MapIndex.NEXT_HOPS, abi.MapIndex.NEIGHBOURS):
+        assert abi.MAPS[index].key_size == ct.sizeof(abi.NextHop)
     assert abi.MAPS[abi.MapIndex.TUNNELS].value_size == ct.sizeof(abi.Tunnel)
     assert abi.MAPS[abi.MapIndex.DEVICES].value_size == ct.sizeof(abi.Device)
 

@@ -118,7 +118,7 @@ class NarrowPath:
 
         def forget() -> None:
             with reconcile._lock():
-                memory.Memory.of_namespace(namespaces.cookie()).forget_path_mtus()
+                memory.Memory.of_namespace(namespaces.cookie()).forget_all_but_sysctls()
 
         gateway.call(forget)
         for node in self.nodes.values():

@@ -23,6 +23,7 @@ from gre_xdp.resources import (
     Policy,
     Port,
     Sysctl,
+    Target,
     TunnelAddress,
     TunnelDevice,
     TunnelEntry,
@@ -50,7 +51,10 @@ DIGEST = "0123456789ab"
 
 def desired(asked: Config, found: Host, remembered: dict[str, str] | None = None) -> list[Any]:
     memory = Memory(Path("/nowhere/1.json"), dict(remembered or {}))
-    return list(desire(asked, found, memory, DIGEST).values())
+    wanted = desire(asked, found, memory, DIGEST)
+    if wanted.refusals:
+        raise wanted.refusals[0].error
+    return list(wanted.state.values())
 
 
 def of_kind(kind: type[Any], asked: Config, found: Host) -> list[Any]:
@@ -81,12 +85,15 @@ def test_the_whole_state_of_one_tunnel() -> None:
         DataPlane(DIGEST),
         Policy("drop"),
         Port("eth0", ETH0.mac),
+        Target("eth0"),
         Attachment("eth0", "port", "native", DIGEST),
         Port("eth1", ETH1.mac),
+        Target("eth1"),
         Attachment("eth1", "port", "native", DIGEST),
         TunnelDevice("fra1", 1472),
         TunnelEntry(
             name="fra1",
+            device="fra1",
             local=IPv4Address("192.0.2.1"),
             remote=IPv4Address("198.51.100.7"),
             ikey=77,
@@ -98,6 +105,7 @@ def test_the_whole_state_of_one_tunnel() -> None:
             mss_ipv4=1432,
             mss_ipv6=1412,
         ),
+        Target("gx-fra1"),
         Attachment("gx-fra1", "inner", "native", DIGEST),
         TunnelAddress("fra1", ip_interface("169.254.10.1/30")),
         TunnelAddress("fra1", ip_interface("fd00:10::1/64")),
@@ -105,6 +113,41 @@ def test_the_whole_state_of_one_tunnel() -> None:
         TunnelRoute(ip_network("10.20.0.0/16"), "fra1"),
         TunnelRoute(ip_network("2001:db8:20::/48"), "fra1"),
     ]
+
+
+def test_an_interface_that_does_not_exist_yet_is_pending() -> None:
+    """It is waited for, and all the rest is there."""
+    asked = config(tunnel(), interface=[{"name": "eth0"}, {"name": "eth7"}])
+    wanted = desire(asked, host(), Memory(Path("/nowhere/1.json")), DIGEST)
+    assert wanted.pending == {"interface eth7": "there is no such interface yet"}
+    assert wanted.refusals == []
+    without = config(tunnel(), interface=[{"name": "eth0"}])
+    assert wanted.state == desire(without, host(), Memory(Path("/nowhere/1.json")), DIGEST).state
+
+
+def test_a_renamed_interface_is_followed() -> None:
+    """The device that was attached stays so, whatever it is called now, and the file is told."""
+    asked = config(tunnel(), interface=[{"name": "eth0"}, {"name": "lan0"}])
+    memory = Memory(Path("/nowhere/1.json"), interfaces={ETH0.index: "eth0", ETH1.index: "lan0"})
+    wanted = desire(asked, host(), memory, DIGEST)
+    assert list(wanted.pending) == ["interface lan0"]
+    assert "eth1" in wanted.pending["interface lan0"]
+    assert wanted.interfaces == memory.interfaces
+    assert wanted.state == desire(config(tunnel()), host(), memory, DIGEST).state
+
+
+def test_a_refused_tunnel_is_held_and_others_go_on() -> None:
+    """What is there of it stays as it is; nothing else of the plan is touched by that."""
+    asked = config(tunnel(), tunnel(name="fra2", remote=str(OTHER_REMOTE), routes=["10.9.0.0/16"]))
+    memory = Memory(Path("/nowhere/1.json"))
+    good = desire(asked, host(), memory, DIGEST)
+    taken = host(routes=(route("10.9.0.0/16", ifindex=ETH1.index),))
+    wanted = desire(asked, taken, memory, DIGEST)
+    (refusal,) = wanted.refusals
+    assert (refusal.tunnel, type(refusal.error)) == ("fra2", errors.ForeignError)
+    assert not [key for key in wanted.state if "fra2" in " ".join(key)]
+    wanted.hold(good.state)
+    assert plan(wanted.state, good.state) == []
 
 
 def test_an_empty_configuration_attaches_nothing() -> None:
@@ -116,7 +159,7 @@ def test_what_is_desired_depends_on_nothing_but_the_facts() -> None:
     """Asking twice gives one answer, and its plan is empty."""
     asked, found = config(tunnel(routes=["10.20.0.0/16"])), host()
     memory = Memory(Path("/nowhere/1.json"))
-    first, second = (desire(asked, found, memory, DIGEST) for _ in range(2))
+    first, second = (desire(asked, found, memory, DIGEST).state for _ in range(2))
     assert plan(first, second) == []
     assert memory.sysctls == {}
 
@@ -160,13 +203,6 @@ def two(**keys: Any) -> Config:
 
 # Configuration, facts, the error, where it is, and words that its message must hold.
 REFUSED: dict[str, tuple[Config, Host, type[errors.GreXdpError], str, list[str]]] = {
-    "no such interface": (
-        config(interface=[{"name": "eth7"}]),
-        host(),
-        errors.HostError,
-        'interface "eth7"',
-        ["no interface eth7"],
-    ),
     "foreign XDP program": (
         config(),
         host(xdp_owners={"eth1": "program xdp_lb (id 17), held by katran (pid 123)"}),

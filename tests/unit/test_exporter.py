@@ -338,14 +338,22 @@ LABELS = {
     "gre_xdp_config_last_reload_success_timestamp_seconds": set(),
     "gre_xdp_reconcile_successful": set(),
     "gre_xdp_drift_changes": set(),
+    "gre_xdp_drift_repairs_total": set(),
+    "gre_xdp_pending": set(),
     "gre_xdp_build_info": {"version", "bcc", "kernel"},
     "gre_xdp_scrape_duration_seconds": set(),
     "gre_xdp_scrape_errors_total": set(),
 }
 AGENT = AgentState(
-    last_reload_successful=True, last_reload_success_timestamp_s=1700000000.0, drift_changes=2
+    last_reload_successful=True,
+    last_reload_success_timestamp_s=1700000000.0,
+    drift_changes=2,
+    drift_repairs=5,
+    pending=1,
 )
-AGENT_ONLY = {n for n in LABELS if any(w in n for w in ("_config_", "_drift_", "_reconcile_"))}
+AGENT_ONLY = {
+    n for n in LABELS if any(w in n for w in ("_config_", "_drift_", "_reconcile_", "_pending"))
+}
 
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -409,6 +417,8 @@ def test_an_exporter_alone_knows_nothing_of_the_agent(serve: Callable[..., Expor
         ("gre_xdp_config_last_reload_successful", {}, 1),
         ("gre_xdp_config_last_reload_success_timestamp_seconds", {}, 1700000000),
         ("gre_xdp_drift_changes", {}, 2),
+        ("gre_xdp_drift_repairs_total", {}, 5),
+        ("gre_xdp_pending", {}, 1),
         ("gre_xdp_scrape_errors_total", {}, 0),
     ],
 )

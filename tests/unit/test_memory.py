@@ -182,7 +182,7 @@ class TestPathMtus:
         """Believing nothing any more is no reason to forget what to restore."""
         read().remember(FORWARDING, "0")
         read().believe_path_mtu(LOCAL, REMOTE, 1400, later())
-        read().forget_path_mtus()
+        read().forget_all_but_sysctls()
         assert (read().path_mtus, read().sysctls) == ({}, {FORWARDING: "0"})
 
     def test_alone(self, run_directory: Path) -> None:
@@ -190,9 +190,9 @@ class TestPathMtus:
         read().believe_path_mtu(LOCAL, REMOTE, 1400, later())
         assert stat.S_IMODE(run_directory.stat().st_mode) == 0o700
         assert read().path_mtu(LOCAL, REMOTE) == 1400
-        read().forget_path_mtus()
+        read().forget_all_but_sysctls()
         assert not run_directory.exists()
-        read().forget_path_mtus()
+        read().forget_all_but_sysctls()
         assert not run_directory.exists()
 
     def test_namespaces_do_not_share_beliefs(self) -> None:

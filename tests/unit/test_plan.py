@@ -19,6 +19,7 @@ from gre_xdp.resources import (
     Resource,
     State,
     Sysctl,
+    Target,
     TunnelAddress,
     TunnelDevice,
     TunnelEntry,
@@ -38,7 +39,7 @@ def entry(name: str = "fra1", **changes: object) -> TunnelEntry:
         "pmtudisc": True,
         "mtu": 1476,
     }
-    return TunnelEntry(name, **(values | changes))  # type: ignore[arg-type]  # as the table says
+    return TunnelEntry(name, name, **(values | changes))  # type: ignore[arg-type]  # as the table says
 
 
 # One of each kind, in creation order.
@@ -49,6 +50,7 @@ NEIGHBOUR = NextHop("eth0", ip_address("192.0.2.254"))
 DEVICE = TunnelDevice("fra1", 1476)
 TUNNEL = entry()
 PORT = Port("eth0", "02:00:00:00:00:01")
+TARGET = Target("eth0")
 ATTACHMENT = Attachment("eth0", "port", "native", "aaa")
 ADDRESS = TunnelAddress("fra1", ip_interface("169.254.10.1/30"))
 ROUTE = TunnelRoute(ip_network("10.20.0.0/16"), "fra1")
@@ -58,6 +60,7 @@ ALL: list[Resource] = [
     SYSCTL,
     NEIGHBOUR,
     DEVICE,
+    TARGET,
     TUNNEL,
     PORT,
     ATTACHMENT,
@@ -92,6 +95,7 @@ PLANS: dict[str, tuple[list[Resource], list[Resource], list[str]]] = {
             "create sysctl ipv4/conf/eth0/forwarding",
             "create neighbour eth0 192.0.2.254",
             "create device fra1",
+            "create target eth0",
             "create tunnel fra1",
             "create port eth0",
             "create attachment eth0",
@@ -108,6 +112,7 @@ PLANS: dict[str, tuple[list[Resource], list[Resource], list[str]]] = {
             "delete attachment eth0",
             "delete port eth0",
             "delete tunnel fra1",
+            "delete target eth0",
             "delete device fra1",
             "delete neighbour eth0 192.0.2.254",
             "delete sysctl ipv4/conf/eth0/forwarding",
@@ -265,11 +270,11 @@ _resources: st.SearchStrategy[Resource] = st.one_of(
         st.sampled_from(["port", "inner"]),
         st.sampled_from(["native", "skb"]),
         _digests,
-        st.just(""),
     ),
     st.builds(
         TunnelAddress, _names, st.sampled_from([ip_interface("10.0.0.1/8"), ADDRESS.address])
     ),
+    st.builds(Target, _names),
     st.builds(NextHop, _names, st.sampled_from([NEIGHBOUR.address, ip_address("192.0.2.2")])),
     st.builds(TunnelRoute, st.sampled_from([ROUTE.destination, ip_network("::/0")]), _names),
 )

@@ -18,6 +18,7 @@ from gre_xdp.resources import (
     Port,
     Resource,
     Sysctl,
+    Target,
     TunnelAddress,
     TunnelDevice,
     TunnelEntry,
@@ -82,7 +83,7 @@ def test_no_short_name_has_the_inner_name_of_a_long_one(long_name: str) -> None:
 
 def tunnel(ikey: int | None = None, okey: int | None = None, **changes: object) -> TunnelEntry:
     values: dict[str, object] = {"ttl": 64, "tos": "inherit", "pmtudisc": True, "mtu": 1476}
-    return TunnelEntry("fra1", *ENDS, ikey, okey, **(values | changes))  # type: ignore[arg-type]  # as the table says
+    return TunnelEntry("fra1", "fra1", *ENDS, ikey, okey, **(values | changes))  # type: ignore[arg-type]  # as the table says
 
 
 _TUNNEL = "fra1 local 192.0.2.1 remote 198.51.100.7"
@@ -95,6 +96,7 @@ PRINTED: list[tuple[Resource, str, str]] = [
     (TunnelDevice("fra1", 1476), "device fra1", "fra1 mtu 1476"),
     (TunnelDevice("fra1", 1476, is_ready=False), "device fra1", "fra1 mtu 1476 (not ready)"),
     (TunnelDevice("tap1", 1462, "ethernet"), "device tap1", "tap1 ethernet mtu 1462"),
+    (Target("eth0"), "target eth0", "eth0"),
     (
         Attachment("eth0", "port", "native", "0123456789ab"),
         "attachment eth0",
