@@ -6,6 +6,8 @@ that one that does not fit is no reason to lose the others. What waits for an in
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -13,7 +15,7 @@ from gre_xdp import errors, overhead, preflight, underlay
 from gre_xdp.host import Host
 from gre_xdp.memory import Memory
 from gre_xdp.model import Config, Interface, Tunnel
-from gre_xdp.netlink.routes import Path
+from gre_xdp.netlink.routes import GATEWAY, Path
 from gre_xdp.overhead import IPV6_MIN_MTU
 from gre_xdp.resources import (
     Attachment,
@@ -32,6 +34,7 @@ from gre_xdp.resources import (
     inner_name,
     state,
 )
+from gre_xdp.values import IPAddress, IPNetwork
 
 # Assumed for a remote that has no route yet, so that its tunnel can exist and wait.
 _DEFAULT_UNDERLAY_MTU = 1500
@@ -99,14 +102,7 @@ def desire(config: Config, host: Host, memory: Memory, digest: str) -> Desired:
             found.refusals.append(Refusal(error, frozenset({interface.name, trunk})))
         else:
             resources += _interface(interface, host, trunks, digest)
-    checks = preflight.Tunnels(config, host)
-    for tunnel in config.tunnels:
-        try:
-            resources += _tunnel(checks, tunnel, host, memory, digest)
-        except errors.GreXdpError as error:
-            devices = frozenset({tunnel.name, inner_name(tunnel.name)})
-            found.refusals.append(Refusal(error, devices, tunnel.name))
-            resources += _next_hops(tunnel, host)
+    resources += _tunnels(config, host, memory, digest, found)
     found.state = state(resources)
     return found
 
@@ -216,21 +212,55 @@ def _is_somebody_elses(name: str, host: Host) -> bool:
 # --- tunnels ------------------------------------------------------------------------------------
 
 
-def _tunnel(
-    checks: preflight.Tunnels, tunnel: Tunnel, host: Host, memory: Memory, digest: str
+def _tunnels(
+    config: Config, host: Host, memory: Memory, digest: str, wanted: Desired
 ) -> list[Resource]:
-    path = host.paths.get((tunnel.local, tunnel.remote))
-    device_mtu = device_mtu_of(tunnel, host, path)
-    checks.refuse(tunnel, path, device_mtu)
+    """All tunnels; those that are refused are noted in ``wanted``."""
+    checks = preflight.Tunnels(config, host)
+    found: list[Resource] = []
+    mtus: dict[str, int] = {}
+    fitting: list[Tunnel] = []
+    for tunnel in config.tunnels:
+        with _refusing(tunnel, wanted):
+            mtu = device_mtu_of(tunnel, host, host.paths.get((tunnel.local, tunnel.remote)))
+            # Of a shared device as much as all its tunnels take.
+            mtus[tunnel.device_name] = min(mtu, mtus.get(tunnel.device_name, mtu))
+            fitting.append(tunnel)
+    for tunnel in fitting:
+        with _refusing(tunnel, wanted):
+            mtu = mtus[tunnel.device_name]
+            checks.refuse(tunnel, host.paths.get((tunnel.local, tunnel.remote)), mtu)
+            found += _tunnel(tunnel, mtu, memory, digest)
+    # Also of those that are refused: what works of them shall go on.
+    for tunnel in config.tunnels:
+        found += _next_hops(tunnel, host)
+    return found
+
+
+@contextlib.contextmanager
+def _refusing(tunnel: Tunnel, wanted: Desired) -> Iterator[None]:
+    """Note a tunnel that does not fit, and go on."""
+    try:
+        yield
+    except errors.GreXdpError as error:
+        device = tunnel.device_name
+        devices = frozenset({device, inner_name(device)})
+        wanted.refusals.append(Refusal(error, devices, tunnel.name))
+
+
+def _tunnel(tunnel: Tunnel, device_mtu: int, memory: Memory, digest: str) -> list[Resource]:
+    device = tunnel.device_name
     mtu = min(device_mtu, _path_mtu(tunnel, memory) or device_mtu)
     # The device keeps its MTU: what arrives may be longer than what the way back takes.
     is_narrow = mtu < device_mtu
     ipv6_mtu = max(mtu, IPV6_MIN_MTU) if is_narrow and device_mtu > IPV6_MIN_MTU else None
     found: list[Resource] = [
-        TunnelDevice(tunnel.name, device_mtu, tunnel.payload, ipv6_mtu),
+        # One of several tunnels cannot speak for all: there routes alone say what it takes.
+        TunnelDevice(device, device_mtu, tunnel.payload, None if tunnel.device else ipv6_mtu),
         TunnelEntry(
             name=tunnel.name,
-            device=tunnel.name,
+            device=device,
+            next_hops=tunnel.nexthop,
             local=tunnel.local,
             remote=tunnel.remote,
             ikey=tunnel.ikey,
@@ -249,18 +279,25 @@ def _tunnel(
             payload=tunnel.payload,
             allowed_sources=frozenset(tunnel.allowed_sources),
         ),
-        Target(inner_name(tunnel.name)),
-        Attachment(inner_name(tunnel.name), "inner", "native", digest),
+        Target(inner_name(device)),
+        Attachment(inner_name(device), "inner", "native", digest),
     ]
-    found += [TunnelAddress(tunnel.name, address) for address in tunnel.addresses]
-    found += _next_hops(tunnel, host)
-    is_on_link = tunnel.payload == "ethernet"
+    found += [TunnelAddress(device, address) for address in tunnel.addresses]
     route_mtus = {4: mtu if is_narrow else None, 6: ipv6_mtu}
     found += [
-        TunnelRoute(destination, tunnel.name, is_on_link, route_mtus[destination.version])
+        TunnelRoute(
+            destination, device, _gateway(tunnel, destination), route_mtus[destination.version]
+        )
         for destination in tunnel.routes
     ]
     return found
+
+
+def _gateway(tunnel: Tunnel, destination: IPNetwork) -> IPAddress | None:
+    """What a route into a tunnel goes via."""
+    if tunnel.device is not None:
+        return tunnel.next_hop_of(destination)
+    return None if tunnel.payload == "ethernet" else GATEWAY[destination.version]
 
 
 def device_mtu_of(tunnel: Tunnel, host: Host, path: Path | None) -> int:

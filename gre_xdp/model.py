@@ -6,7 +6,7 @@ Single values are ``values.py``'s; text, line numbers and the wording around a m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple, Self
 
 from pydantic import (
@@ -32,6 +32,7 @@ from gre_xdp.values import (
     Loc,
     MssClamp,
     Mtu,
+    NextHops,
     OnLink,
     Prefix,
     Tos,
@@ -90,6 +91,17 @@ class Tunnel(BaseModel):
     payload: Literal["ip", "ethernet"] = Field(
         default="ip",
         description="What is carried: ip (IPv4, IPv6, MPLS) or ethernet (protocol 0x6558).",
+    )
+    device: DeviceName | None = Field(
+        default=None,
+        description="Name of a device that several tunnels share, each with a nexthop of its own;"
+        " absent: the tunnel has a device for itself, named like it.",
+    )
+    nexthop: NextHops = Field(
+        default=(),
+        validate_default=False,
+        description="With device: the next hop of routes that selects this tunnel, an address or a"
+        " list of one of each family; routes of others select it by `ip route … via` as well.",
     )
     both_key: Key = _shorthand(
         "key",
@@ -183,6 +195,10 @@ class Tunnel(BaseModel):
     @classmethod
     def _fit_addresses(cls, is_asked: bool, info: ValidationInfo) -> bool:
         addresses: tuple[IPInterface, ...] = info.data.get("addresses", ())
+        if is_asked and info.data.get("device") is not None:
+            raise mistake(
+                "what the tunnel sends to itself would not find it on a shared device", "remove it"
+            )
         if is_asked and info.data.get("payload") == "ethernet":
             raise mistake(
                 "this asks whether IPv6 packets pass, and an Ethernet tunnel carries frames",
@@ -196,6 +212,28 @@ class Tunnel(BaseModel):
             )
         return is_asked
 
+    @field_validator("nexthop", mode="after")
+    @classmethod
+    def _need_device(
+        cls, next_hops: tuple[IPAddress, ...], info: ValidationInfo
+    ) -> tuple[IPAddress, ...]:
+        if next_hops and info.data.get("device") is None:
+            raise mistake(
+                "a next hop selects a tunnel on a shared device, and this tunnel has its own",
+                "add device = NAME, the same in all tunnels that share it, or remove this",
+            )
+        return next_hops
+
+    @field_validator("device", mode="after")
+    @classmethod
+    def _carry_packets(cls, device: str | None, info: ValidationInfo) -> str | None:
+        if device is not None and info.data.get("payload") == "ethernet":
+            raise mistake(
+                "tunnels that share a device carry packets, and this one carries frames",
+                'remove this, or set payload = "ip"',
+            )
+        return device
+
     @field_validator("allowed_sources")
     @classmethod
     def _fit_payload(
@@ -207,6 +245,17 @@ class Tunnel(BaseModel):
                 'remove this and filter at the bridge, or set payload = "ip"',
             )
         return sources
+
+    @property
+    def device_name(self) -> str:
+        """The network device that packets for the tunnel are routed to."""
+        return self.device or self.name
+
+    def next_hop_of(self, destination: IPNetwork) -> IPAddress | None:
+        """On a shared device, what a route to a destination goes via; IPv4 may go via IPv6."""
+        versions = (6,) if destination.version == 6 else (4, 6)
+        found = {address.version: address for address in self.nexthop}
+        return next((found[version] for version in versions if version in found), None)
 
     @model_validator(mode="after")
     def _forget_shorthands(self) -> Self:
@@ -299,6 +348,8 @@ def conflicts(
         )
     for loc, other in _repeated((name_, (*table, "name")) for table, name_ in names.items()):
         add(loc, f"{name(other)} has this name already", "give each a name of its own", other)
+    for wrong in _wrong_about_shared_devices(whole, names):
+        add(*wrong)
     for loc, other in _repeated(
         ((tunnel.local, tunnel.remote, tunnel.ikey), ("tunnel", n, "remote")) for n, tunnel in whole
     ):
@@ -337,6 +388,57 @@ def conflicts(
                 other,
             )
     return found
+
+
+def _wrong_about_shared_devices(
+    tunnels: Sequence[tuple[int, Tunnel]], names: Mapping[Loc, str]
+) -> Iterator[tuple[Loc, str, str, Loc | None]]:
+    """Of tunnels without a device of their own: where, the problem, the remedy, what else."""
+    own_addresses: dict[tuple[str, IPAddress], Loc] = {}
+    tables = {name: table for table, name in names.items()}
+    selected: dict[tuple[str, IPAddress], Loc] = {}
+    for n, tunnel in tunnels:
+        for m, address in enumerate(tunnel.addresses if tunnel.device else ()):
+            own_addresses[tunnel.device_name, address.ip] = ("tunnel", n, "addresses", m)
+    for n, tunnel in tunnels:
+        if tunnel.device is None:
+            continue
+        at, loc = ("tunnel", n, "device"), ("tunnel", n, "nexthop")
+        if tunnel.device in tables:
+            other = tables[tunnel.device]
+            yield (
+                at,
+                f'{other[0]} "{tunnel.device}" has this name already',
+                "give the shared device a name of its own",
+                (*other, "name"),
+            )
+        if not tunnel.nexthop:
+            yield (
+                at,
+                f"the tunnel shares {tunnel.device}, and nothing says which packets are for it",
+                'add nexthop, like "10.255.0.7": routes via it select the tunnel',
+                None,
+            )
+        for address_ in tunnel.nexthop:
+            first = selected.setdefault((tunnel.device, address_), loc)
+            if first is not loc:
+                problem = f'tunnel "{names[first[:2]]}" has this next hop already'
+                yield loc, problem, "give each a next hop of its own", first
+            if (tunnel.device, address_) in own_addresses:
+                yield (
+                    loc,
+                    f"{address_} is an address of the device itself, which no route can go via",
+                    "choose another next hop",
+                    own_addresses[tunnel.device, address_],
+                )
+        for m, route in enumerate(tunnel.routes if tunnel.nexthop else ()):
+            if tunnel.next_hop_of(route) is None:
+                yield (
+                    ("tunnel", n, "routes", m),
+                    f"{route} is IPv6, and nexthop is IPv4",
+                    f'give it both, like nexthop = ["{tunnel.nexthop[0]}", "fd00:255::7"]',
+                    None,
+                )
 
 
 def _repeated(entries: Iterable[tuple[Hashable, Loc]]) -> Iterator[tuple[Loc, Loc]]:

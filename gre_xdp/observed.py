@@ -76,9 +76,7 @@ def observe(
     for route in host.routes:
         if route.is_ours and route.ifindex in ours:
             device_name = ours[route.ifindex]
-            resources.append(
-                TunnelRoute(route.destination, device_name, route.is_on_link, route.mtu)
-            )
+            resources.append(TunnelRoute(route.destination, device_name, route.gateway, route.mtu))
     return state(resources)
 
 

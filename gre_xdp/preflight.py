@@ -164,15 +164,15 @@ class Tunnels:
                 )
 
     def _refuse_addresses(self, tunnel: Tunnel) -> None:
-        pair = self._host.tunnel_pairs.get(tunnel.name)
+        pair = self._host.tunnel_pairs.get(tunnel.device_name)
         if pair is None:
             return
         for address in tunnel.addresses:
             found = self._addresses.get((pair.device.index, address))
             if found is not None and not found.is_ours:
                 raise errors.ForeignError(
-                    f"{tunnel.name} has {address} already, and it is not ours",
-                    remedy=f"ip addr del {address} dev {tunnel.name}",
+                    f"{tunnel.device_name} has {address} already, and it is not ours",
+                    remedy=f"ip addr del {address} dev {tunnel.device_name}",
                     where=_where(tunnel),
                 )
 
@@ -218,7 +218,7 @@ def _prefixes(tunnel: Tunnel) -> Iterator[Network]:
 
 
 def _refuse_device(tunnel: Tunnel, host: Host) -> None:
-    for name in (tunnel.name, inner_name(tunnel.name)):
+    for name in (tunnel.device_name, inner_name(tunnel.device_name)):
         if name in host.links and not host.is_ours(name):
             kind = host.links[name].kind or "physical"
             raise errors.ForeignError(

@@ -200,7 +200,8 @@ REASONS: tuple[Reason, ...] = (
     _drop(
         26,
         "next_hop_unknown",
-        "Routed to a shared device by a next hop that is none of its tunnels'.",
+        "Routed to a shared device by a next hop that is none of its tunnels'; also the host's own"
+        " multicast there, which is for no tunnel in particular.",
         "Route it via the nexthop of one of the device's tunnels; gre-xdp show tunnels lists them.",
     ),
     _pass(

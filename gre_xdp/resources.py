@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from gre_xdp.netlink.addresses import Interface as InterfaceAddress
+from gre_xdp.netlink.routes import GATEWAY, Network
 from gre_xdp.netlink.routes import Address as IpAddress
-from gre_xdp.netlink.routes import Network
 from gre_xdp.values import RESERVED_PREFIX
 
 Key = tuple[str, ...]
@@ -258,7 +258,7 @@ class TunnelRoute:
     kind: ClassVar[str] = "route"
     destination: Network
     device: str
-    is_on_link: bool = False  # neighbours behind an Ethernet tunnel are asked for by ARP and ND
+    gateway: IpAddress | None  # None behind an Ethernet tunnel: neighbours there are asked
     mtu: int | None = None  # in bytes, while the path is narrower than the device
 
     @property
@@ -267,8 +267,10 @@ class TunnelRoute:
 
     def __str__(self) -> str:
         mtu = f" mtu {self.mtu}" if self.mtu else ""
-        on_link = " on link" if self.is_on_link else ""
-        return f"{self.destination} dev {self.device}{on_link}{mtu}"
+        is_named = self.gateway not in (None, *GATEWAY.values())
+        via = f" via {self.gateway}" if is_named else ""
+        on_link = "" if self.gateway else " on link"
+        return f"{self.destination}{via} dev {self.device}{on_link}{mtu}"
 
 
 Resource = (

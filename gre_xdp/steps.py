@@ -106,7 +106,7 @@ def _put(kernel: Kernel, new: Resource, old: Resource | None) -> None:
                 kernel.netlink,
                 new.destination,
                 kernel.ifindex(new.device),
-                is_on_link=new.is_on_link,
+                gateway=new.gateway,
                 mtu=new.mtu,
                 replace=old is not None,
             )

@@ -22,7 +22,13 @@ from ipaddress import (
 )
 from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
 
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, PlainValidator, WithJsonSchema
+from pydantic import (
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    PlainSerializer,
+    PlainValidator,
+    WithJsonSchema,
+)
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
@@ -161,6 +167,21 @@ def _on_link(value: object) -> IPInterface:
     return address
 
 
+def _next_hops(value: object) -> tuple[IPAddress, ...]:
+    """One address, or a list of at most one of each family; IPv4 comes first."""
+    texts = value if isinstance(value, list | tuple) else [value]
+    remedy = 'write it like "10.255.0.7", or ["10.255.0.7", "fd00:255::7"] for both families'
+    found = [_parsed(text, ip_address, "this is not an IP address", remedy) for text in texts]
+    if len({address.version for address in found}) < len(found):
+        raise mistake("a tunnel has one next hop, or one of each family", remedy)
+    for address in found:
+        if address.is_unspecified or address.is_loopback or address.is_multicast:
+            raise mistake(f"{address} cannot be a next hop", remedy)
+        if isinstance(address, IPv6Address) and address.ipv4_mapped:
+            raise mistake("an IPv4-mapped address cannot be a next hop", remedy)
+    return tuple(sorted(found, key=lambda address: address.version))
+
+
 def _prefix(value: object) -> IPNetwork:
     problem = "this is not an IP prefix"
     address = _parsed(value, ip_interface, problem, f'write it like "{_PREFIX_EXAMPLE}"')
@@ -198,6 +219,25 @@ DeviceName = Annotated[str, PlainValidator(_device_name), WithJsonSchema(_NAME_J
 Key = Annotated[int | None, PlainValidator(_key), WithJsonSchema(_KEY_JSON)]
 Endpoint = Annotated[
     IPAddress, PlainValidator(_endpoint), WithJsonSchema({"anyOf": [_IPV4_JSON, _IPV6_JSON]})
+]
+NextHops = Annotated[
+    tuple[IPAddress, ...],
+    PlainValidator(_next_hops),
+    # Left to itself pydantic serializes what its serializer has made of a tuple once more.
+    PlainSerializer(lambda found: [str(address) for address in found], when_used="json"),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                _IPV4_JSON,
+                _IPV6_JSON,
+                {
+                    "type": "array",
+                    "items": {"anyOf": [_IPV4_JSON, _IPV6_JSON]},
+                    "maxItems": 2,
+                },
+            ]
+        }
+    ),
 ]
 OnLink = Annotated[IPInterface, PlainValidator(_on_link), WithJsonSchema(_PREFIX_JSON)]
 Prefix = Annotated[IPNetwork, PlainValidator(_prefix), WithJsonSchema(_PREFIX_JSON)]

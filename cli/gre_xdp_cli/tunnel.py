@@ -47,6 +47,8 @@ _VALUES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "payload": ("payload", ("ip", "ethernet")),
     "backing": ("backing", ("veth", "kernel")),
     "mtu_probe": ("mtu_probe", ("on", "off")),
+    "device": ("device", ()),
+    "nexthop": ("nexthop", ()),
     "name": ("name", ()),
 }
 # Words that stand alone → their key and its value; None: the key is removed.
@@ -65,7 +67,7 @@ _WORDS: Final = (*_VALUES, *_FLAGS, *_LISTS, *_UNLISTS)
 # Keys that take true and false beside numbers: here on and off.
 _SWITCHES: Final = ("mss_clamp", "mtu_probe")
 _ON_OFF: Final = {"on": True, "true": True, "off": False, "false": False}
-_STRINGS: Final = ("local", "remote", "payload", "backing", "name")
+_STRINGS: Final = ("local", "remote", "payload", "backing", "device", "nexthop", "name")
 
 
 def _change(words: tuple[str, ...]) -> Change:

@@ -15,8 +15,10 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 # All packets for a tunnel go to one next hop, so that the slow path makes one neighbour entry for
 # the tunnel and not one for every destination (which would overflow the neighbour table). These
 # addresses are nobody's on such a link: RFC 7600's dummy address, and a link-local one.
-GATEWAY_IPV4 = "192.0.0.8"
-GATEWAY_IPV6 = "fe80::1"
+GATEWAY: dict[int, Address] = {
+    4: ipaddress.IPv4Address("192.0.0.8"),
+    6: ipaddress.IPv6Address("fe80::1"),
+}
 _RTNH_F_ONLINK = 4
 
 _MAIN_TABLE = 254
@@ -36,7 +38,7 @@ class RouteEntry:
     ifindex: int | None
     is_ours: bool
     metric: int
-    is_on_link: bool = False
+    gateway: Address | None = None
     mtu: int | None = None  # in bytes, where the route says so
 
     @property
@@ -74,7 +76,7 @@ def list_routes(netlink: Netlink) -> list[RouteEntry]:
                     is_ours=message["proto"] == PROTOCOL,
                     metric=message.get_attr("RTA_PRIORITY") or 0,
                     mtu=_mtu(message),
-                    is_on_link=not (message.get_attr("RTA_GATEWAY") or message.get_attr("RTA_VIA")),
+                    gateway=_gateway(message),
                 )
             )
     return routes
@@ -83,6 +85,13 @@ def list_routes(netlink: Netlink) -> list[RouteEntry]:
 def _mtu(message: Any) -> int | None:
     metrics = message.get_attr("RTA_METRICS")
     return metrics.get_attr("RTAX_MTU") if metrics else None
+
+
+def _gateway(message: Any) -> Address | None:
+    """The next hop; of another family than the destination it is in RTA_VIA."""
+    via = message.get_attr("RTA_VIA")
+    gateway = message.get_attr("RTA_GATEWAY") or (via and via["addr"])
+    return ipaddress.ip_address(gateway) if gateway else None
 
 
 def _destination(message: Any, version: int) -> Network:
@@ -109,11 +118,9 @@ def path_to(netlink: Netlink, address: Address, source: Address | None = None) -
         return None
     if answer["type"] not in (_RTN_UNICAST, _RTN_LOCAL):
         return None
-    via = answer.get_attr("RTA_VIA")
-    gateway = answer.get_attr("RTA_GATEWAY") or (via and via["addr"])
     return Path(
         ifindex=answer.get_attr("RTA_OIF"),
-        next_hop=ipaddress.ip_address(gateway) if gateway else address,
+        next_hop=_gateway(answer) or address,
         mtu=_mtu(match),
         matched=_destination(match, address.version),
         is_local=answer["type"] == _RTN_LOCAL,
@@ -125,13 +132,17 @@ def put(
     destination: Network,
     ifindex: int,
     *,
-    is_on_link: bool,
+    gateway: Address | None,
     mtu: int | None,
     replace: bool,
 ) -> None:
     """Route a prefix into a tunnel's device, in the main table with the default metric."""
-    gateway = GATEWAY_IPV6 if destination.version == 6 else GATEWAY_IPV4
-    next_hop = {} if is_on_link else {"gateway": gateway, "flags": _RTNH_F_ONLINK}
+    next_hop: dict[str, object] = {}
+    if gateway is not None and gateway.version == destination.version:
+        next_hop = {"gateway": str(gateway), "flags": _RTNH_F_ONLINK}
+    elif gateway is not None:
+        via = {"family": _family(gateway.version), "addr": str(gateway)}
+        next_hop = {"via": via, "flags": _RTNH_F_ONLINK}
     netlink.route(
         "replace" if replace else "add",
         dst=str(destination),

@@ -15,6 +15,7 @@ from gre_xdp.device_settings import ALIAS
 from gre_xdp.host import Host
 from gre_xdp.memory import Memory
 from gre_xdp.model import Config
+from gre_xdp.netlink.routes import GATEWAY
 from gre_xdp.plan import plan
 from gre_xdp.resources import (
     Attachment,
@@ -109,9 +110,9 @@ def test_the_whole_state_of_one_tunnel() -> None:
         Attachment("gx-fra1", "inner", "native", DIGEST),
         TunnelAddress("fra1", ip_interface("169.254.10.1/30")),
         TunnelAddress("fra1", ip_interface("fd00:10::1/64")),
+        TunnelRoute(ip_network("10.20.0.0/16"), "fra1", GATEWAY[4]),
+        TunnelRoute(ip_network("2001:db8:20::/48"), "fra1", GATEWAY[6]),
         NextHop("eth0", ip_address("192.0.2.254")),
-        TunnelRoute(ip_network("10.20.0.0/16"), "fra1"),
-        TunnelRoute(ip_network("2001:db8:20::/48"), "fra1"),
     ]
 
 

@@ -143,7 +143,7 @@ NOT_ON_A_TUNNEL: list[tuple[str, Any, str]] = [
     ("payload", 1, "Input should be"),
     ("colour", "red", "Extra inputs"),
     ("both_key", 1, "Extra inputs"),
-    *[(key, 1, "Extra inputs") for key in ("dev", "encaplimit", "device", "fanout")],
+    *[(key, 1, "Extra inputs") for key in ("dev", "encaplimit", "fanout")],
     ("addresses", "10.0.0.1/8", "tuple"),
     ("routes", {"10.0.0.0/8": 1}, "tuple"),
 ]
@@ -285,6 +285,49 @@ CONFLICTS: dict[str, tuple[dict[str, Any], dict[Loc, str]]] = {
     "a remote on the link of its own tunnel": (
         config_with({**FRA1, "addresses": ["198.51.100.1/24"]}),
         {("tunnel", 0, "addresses", 0): "198.51.100.0/24 holds the tunnel's own remote"},
+    ),
+    "a shared device with the name of a tunnel": (
+        config_with(FRA1, {**FRA2, "device": "fra1", "nexthop": "10.255.0.1"}),
+        {("tunnel", 1, "device"): 'tunnel "fra1" has this name already'},
+    ),
+    "a shared device with the name of an interface": (
+        config_with({**FRA1, "device": "eth0", "nexthop": "10.255.0.1"}),
+        {("tunnel", 0, "device"): 'interface "eth0" has this name already'},
+    ),
+    "a shared device without a next hop": (
+        config_with({**FRA1, "device": "pop0"}),
+        {("tunnel", 0, "device"): "nothing says which packets are for it"},
+    ),
+    "one next hop twice": (
+        config_with(
+            {**FRA1, "device": "pop0", "nexthop": ["fd00::1", "10.255.0.1"]},
+            {**FRA2, "device": "pop0", "nexthop": "10.255.0.1"},
+        ),
+        {("tunnel", 1, "nexthop"): 'tunnel "fra1" has this next hop already'},
+    ),
+    "one next hop on two devices": (
+        config_with(
+            {**FRA1, "device": "pop0", "nexthop": "10.255.0.1"},
+            {**FRA2, "device": "pop1", "nexthop": "10.255.0.1"},
+        ),
+        {},
+    ),
+    "a next hop that is an address of the device": (
+        config_with(
+            {**FRA1, "device": "pop0", "nexthop": "10.255.0.1"},
+            {**FRA2, "device": "pop0", "nexthop": "10.255.0.2", "addresses": ["10.255.0.1/32"]},
+        ),
+        {("tunnel", 0, "nexthop"): "10.255.0.1 is an address of the device itself"},
+    ),
+    "an IPv6 route by a next hop of IPv4": (
+        config_with(
+            {**FRA1, "device": "pop0", "nexthop": "10.255.0.1", "routes": ["2001:db8::/32"]}
+        ),
+        {("tunnel", 0, "routes", 0): "2001:db8::/32 is IPv6, and nexthop is IPv4"},
+    ),
+    "an IPv4 route by a next hop of IPv6": (
+        config_with({**FRA1, "device": "pop0", "nexthop": "fd00::1", "routes": ["10.0.0.0/8"]}),
+        {},
     ),
     "tunnels without an interface": (
         {"tunnel": [FRA1]},

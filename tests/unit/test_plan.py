@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gre_xdp.netlink.routes import GATEWAY
 from gre_xdp.plan import Step, plan
 from gre_xdp.resources import (
     CREATION_ORDER,
@@ -53,7 +54,7 @@ PORT = Port("eth0", "02:00:00:00:00:01")
 TARGET = Target("eth0")
 ATTACHMENT = Attachment("eth0", "port", "native", "aaa")
 ADDRESS = TunnelAddress("fra1", ip_interface("169.254.10.1/30"))
-ROUTE = TunnelRoute(ip_network("10.20.0.0/16"), "fra1")
+ROUTE = TunnelRoute(ip_network("10.20.0.0/16"), "fra1", GATEWAY[4])
 ALL: list[Resource] = [
     PROGRAMS,
     POLICY,
@@ -71,14 +72,14 @@ ALL: list[Resource] = [
 OTHER_DEVICE = TunnelDevice("fra2", 1476)
 OTHER_TUNNEL = entry("fra2", remote=IPv4Address("198.51.100.8"))
 OTHER_INNER = Attachment("gx-fra2", "inner", "native", "aaa")
-OTHER_ROUTE = TunnelRoute(ip_network("10.21.0.0/16"), "fra2")
+OTHER_ROUTE = TunnelRoute(ip_network("10.21.0.0/16"), "fra2", GATEWAY[4])
 OTHER: list[Resource] = [OTHER_DEVICE, OTHER_TUNNEL, OTHER_INNER, OTHER_ROUTE]
 
 WIDE = TunnelDevice("fra1", 1500)
 UNREADY = TunnelDevice("fra1", 1476, is_ready=False)
 KEYED = entry(okey=77)
 UNBOUND = entry(is_bound=False)
-MOVED = TunnelRoute(ROUTE.destination, "fra2")
+MOVED = TunnelRoute(ROUTE.destination, "fra2", GATEWAY[4])
 RENEWED = Attachment("eth0", "port", "native", "bbb")
 
 # initial->replacement: what is observed, what is desired, and the words for the steps.
@@ -276,7 +277,12 @@ _resources: st.SearchStrategy[Resource] = st.one_of(
     ),
     st.builds(Target, _names),
     st.builds(NextHop, _names, st.sampled_from([NEIGHBOUR.address, ip_address("192.0.2.2")])),
-    st.builds(TunnelRoute, st.sampled_from([ROUTE.destination, ip_network("::/0")]), _names),
+    st.builds(
+        TunnelRoute,
+        st.sampled_from([ROUTE.destination, ip_network("::/0")]),
+        _names,
+        st.sampled_from([None, GATEWAY[6]]),
+    ),
 )
 states = st.lists(_resources, max_size=25).map(state)
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gre_xdp.netlink.routes import GATEWAY
 from gre_xdp.resources import (
     CREATION_ORDER,
     Attachment,
@@ -139,12 +140,12 @@ PRINTED: list[tuple[Resource, str, str]] = [
         "192.0.2.254 dev eth0 managed",
     ),
     (
-        TunnelRoute(ip_network("2001:db8:20::/48"), "fra1"),
+        TunnelRoute(ip_network("2001:db8:20::/48"), "fra1", GATEWAY[6]),
         "route 2001:db8:20::/48",
         "2001:db8:20::/48 dev fra1",
     ),
     (
-        TunnelRoute(ip_network("10.20.0.0/16"), "tap1", is_on_link=True),
+        TunnelRoute(ip_network("10.20.0.0/16"), "tap1", None),
         "route 10.20.0.0/16",
         "10.20.0.0/16 dev tap1 on link",
     ),
@@ -177,7 +178,7 @@ def test_resources_that_differ_print_differently() -> None:
 def test_a_route_is_known_by_its_destination_alone() -> None:
     """The same destination by another tunnel is the same route, changed."""
     destination = ip_network("10.20.0.0/16")
-    assert TunnelRoute(destination, "fra1").key == TunnelRoute(destination, "fra2").key
+    assert TunnelRoute(destination, "fra1", None).key == TunnelRoute(destination, "fra2", None).key
 
 
 def test_a_state_keeps_the_order_of_its_list() -> None:
