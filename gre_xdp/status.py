@@ -134,6 +134,7 @@ class Snapshot:
     maps: list[MapUse]
     unknown_gre: str
     digest: str | None
+    waiting: dict[str, str]  # what of the configuration is not in the kernel, and why
 
     def as_dict(self) -> dict[str, object]:
         """The shape that ``show status --json`` prints."""
@@ -146,6 +147,7 @@ class Snapshot:
             "drops": sum(count.count for count in self.drops),
             "passes": sum(count.count for count in self.passes),
             "unknown_gre": self.unknown_gre,
+            "waiting": [{"object": what, "why": why} for what, why in self.waiting.items()],
             "programs": self.digest,
         }
 
@@ -165,9 +167,9 @@ def snapshot() -> Snapshot:
         }
         interfaces = _interfaces(data_path, by_index)
         ports = {interface.ifindex for interface in interfaces}
-        probes = Memory.of_namespace(namespaces.cookie()).probes
+        memory = Memory.of_namespace(namespaces.cookie())
         tunnels = [
-            _tunnel(data_path, netlink, placed, links, neighbours, ports, probes)
+            _tunnel(data_path, netlink, placed, links, neighbours, ports, memory.probes)
             for placed in tunnel_maps.read(data_path, links).by_name.values()
         ]
         digests = data_path.pinned_digests()
@@ -179,6 +181,7 @@ def snapshot() -> Snapshot:
             maps=data_path.map_uses(),
             unknown_gre=data_path.unknown_gre(),
             digest=digests[0] if digests else None,
+            waiting=memory.waiting,
         )
 
 

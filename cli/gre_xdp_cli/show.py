@@ -228,6 +228,8 @@ def status(options: Options) -> None:
     }
     for word, fact in lines.items():
         output.say(f"{word:<12} {fact}")
+    for what, why in snapshot.waiting.items():
+        output.say(f"{'waiting':<12} {what}: {why}")
     if options.statistics:
         output.say("")
         output.print_table(

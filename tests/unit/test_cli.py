@@ -84,6 +84,7 @@ SNAPSHOT = Snapshot(
     maps=[MapUse("tunnels", 2, 32768)],
     unknown_gre="drop",
     digest="bf071930e206",
+    waiting={"interface eth7": "there is no such interface yet"},
 )
 
 

@@ -67,6 +67,7 @@ SNAPSHOT = Snapshot(
     maps=[MapUse("tunnels", 3, 32768), MapUse("devices", 8, 98304)],
     unknown_gre="drop",
     digest="0123456789ab",
+    waiting={},
 )
 
 Look = Callable[[], Snapshot]
@@ -534,7 +535,7 @@ def test_a_host_without_tunnels_tells_families_without_samples(
     serve: Callable[..., Exporter], snapshots: Callable[[Look], None]
 ) -> None:
     """The text is still well-formed."""
-    snapshots(lambda: Snapshot([], [], [], [], [], "drop", None))
+    snapshots(lambda: Snapshot([], [], [], [], [], "drop", None, {}))
     text = scrape(serve().port)
     assert "# TYPE gre_xdp_tunnel_up gauge" in text
     assert {name for name, _ in series(text)} == {
