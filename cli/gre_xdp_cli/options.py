@@ -174,7 +174,6 @@ statistics_option = click.option(
     callback=_note,
     help="Add counters: of tunnels, and of map entries to the status.",
 )
-verbose_option = click.option("-v", "--verbose", is_flag=True, help="Log every event, too.")
 file_argument = click.argument(
     "file", required=False, type=click.Path(dir_okay=False, path_type=Path)
 )

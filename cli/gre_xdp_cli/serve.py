@@ -4,14 +4,12 @@
 
 from __future__ import annotations
 
-import json
-import logging
-import sys
 from pathlib import Path
 from typing import Literal
 
 import click
 
+from gre_xdp_cli import log
 from gre_xdp_cli.options import (
     NamespaceCommand,
     Options,
@@ -20,48 +18,9 @@ from gre_xdp_cli.options import (
     netns_option,
     pass_options,
     shared,
-    verbose_option,
 )
 
-_TEXT_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 DEFAULT_LISTEN = "127.0.0.1:9747"
-
-
-class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time, level, logger, message, and the exception if there is one."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Called by logging."""
-        fields = {
-            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            fields["exception"] = self.formatException(record.exc_info)
-        return json.dumps(fields)
-
-
-def _start_logging(log_format: str, *, verbose: bool) -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        JsonFormatter() if log_format == "json" else logging.Formatter(_TEXT_FORMAT)
-    )
-    # Only our own loggers speak at length: libraries' debugging is not the user's.
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    logging.getLogger("gre_xdp").setLevel(logging.DEBUG if verbose else logging.INFO)
-
-
-_log_format_option = click.option(
-    "--log-format",
-    type=click.Choice(["text", "json"]),
-    help="Format of the log on stderr; text, or json with -j.",
-)
-
-
-def _format(options: Options, log_format: Literal["text", "json"] | None) -> str:
-    return log_format or ("json" if options.json else "text")
 
 
 @click.command(
@@ -71,16 +30,17 @@ def _format(options: Options, log_format: Literal["text", "json"] | None) -> str
         "gre-xdp agent",
         "gre-xdp agent ./site.toml --log-format json",
         "kill -HUP PID              # read the configuration file again",
+        "kill -USR1 PID             # log more; USR2: less",
     ),
 )
 @file_argument
-@verbose_option
-@_log_format_option
+@log.options
 @shared(config_option, netns_option)
 @pass_options
 def agent(
     options: Options,
     file: Path | None,
+    log_level: str,
     verbose: bool,
     log_format: Literal["text", "json"] | None,
 ) -> None:
@@ -91,7 +51,7 @@ def agent(
     """
     from gre_xdp import agent as library
 
-    _start_logging(_format(options, log_format), verbose=verbose)
+    log.start(options, log_format, log_level, verbose=verbose)
     library.run(file or options.config)
 
 
@@ -111,12 +71,15 @@ def agent(
     show_default=True,
     help="Where to listen, with --netns inside that namespace.",
 )
-@verbose_option
-@_log_format_option
+@log.options
 @shared(netns_option)
 @pass_options
 def exporter(
-    options: Options, listen: str, verbose: bool, log_format: Literal["text", "json"] | None
+    options: Options,
+    listen: str,
+    log_level: str,
+    verbose: bool,
+    log_format: Literal["text", "json"] | None,
 ) -> None:
     """Serve metrics to Prometheus, without the agent.
 
@@ -124,5 +87,5 @@ def exporter(
     """
     from gre_xdp import exporter as library
 
-    _start_logging(_format(options, log_format), verbose=verbose)
+    log.start(options, log_format, log_level, verbose=verbose)
     library.serve(listen)
