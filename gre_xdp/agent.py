@@ -24,6 +24,7 @@ from gre_xdp.netlink.routes import Address
 from gre_xdp.path_learner import PathLearner
 from gre_xdp.plan import Step
 from gre_xdp.reconcile import Outcome
+from gre_xdp.service_manager import ServiceManager
 
 # Events come in bursts: wait a moment, then look once.
 _DEBOUNCE_S = 0.05
@@ -54,6 +55,8 @@ class Agent:
         self._wake = asyncio.Event()
         self._stop = asyncio.Event()
         self._reload = False
+        self._manager = ServiceManager()
+        self._rejected = ""  # why the file was not taken when it was read last
         self._failure = ""
         self._failure_logged_at = 0.0
         self._pending: dict[str, str] = {}
@@ -86,6 +89,7 @@ class Agent:
         if exporter is not None:
             exporter.start()
             _log.info("metrics on http://%s/metrics", self._config.exporter)
+        self._manager.ready(self._status())
         tasks = [
             asyncio.create_task(self._stop.wait()),
             asyncio.create_task(self._monitor()),
@@ -97,6 +101,7 @@ class Agent:
             for task in done:
                 task.result()
         finally:
+            self._manager.stopping()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -151,11 +156,12 @@ class Agent:
 
     def _rest_s(self) -> float:
         """How long there is nothing to do unless something is heard."""
+        rest_s = self._manager.rest_s(_RESYNC_S)
         pending = self._history.pending
         if pending is None:
-            return _RESYNC_S
+            return rest_s
         until_s = pending.until_s + _TAKE_BACK_AFTER_S
-        return min(_RESYNC_S, max(_DEBOUNCE_S, until_s - time.time()))
+        return min(rest_s, max(_DEBOUNCE_S, until_s - time.time()))
 
     async def _follow(self) -> None:
         while True:
@@ -166,8 +172,12 @@ class Agent:
             await self._take_back()
             if self._reload:
                 self._reload = False
+                self._manager.reloading()
                 await self._load()
+                self._manager.ready(self._status())
             await self._reconcile()
+            # Here and nowhere else: a round that does not end is what the watchdog is for.
+            self._manager.alive(self._status())
 
     async def _probe(self) -> None:
         """Ask tunnels that want it whether they carry IPv6, at once and periodically."""
@@ -214,12 +224,13 @@ class Agent:
             steps = await asyncio.to_thread(reconcile.apply, config)
             self._remember(text)
         except errors.GreXdpError as error:
-            _log.error("the old configuration stays: %s", _explain(error))
+            self._rejected = f"the old configuration stays: {_explain(error)}"
+            _log.error("%s", self._rejected)
             self._note_reload(successful=False)
             return
         if config.exporter != self._config.exporter:
             _log.warning("the exporter's address changes when the agent is restarted")
-        self._config = config
+        self._config, self._rejected = config, ""
         if self._learner is not None:
             self._learner.follow(config.tunnels)
         self._reprobe.set()
@@ -264,6 +275,13 @@ class Agent:
         else:
             self._failure = ""
             self._state.reconcile_successful = True
+
+    def _status(self) -> str:
+        """What the service manager shows: what is kept, what waits, and what is wrong."""
+        kept = f"tunnels: {len(self._config.tunnels)}, interfaces: {len(self._config.interfaces)}"
+        if self._pending:
+            kept += f", pending: {len(self._pending)}"
+        return "; ".join(part for part in (kept, self._rejected, self._failure) if part)
 
     def _note_failure(self, explained: str) -> None:
         """Log a failure when it is new, and again with every resync; events may come in floods."""

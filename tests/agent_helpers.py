@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,7 +16,9 @@ CLI = [sys.executable, "-m", "gre_xdp_cli.main"]
 
 
 @contextmanager
-def agent(gateway: Gateway, directory: Path, toml: str) -> Iterator[subprocess.Popen[bytes]]:
+def agent(
+    gateway: Gateway, directory: Path, toml: str, environment: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     """An agent in the gateway's namespace, once it has applied its configuration."""
     path = directory / "config.toml"
     path.write_text(toml)
@@ -28,7 +30,7 @@ def agent(gateway: Gateway, directory: Path, toml: str) -> Iterator[subprocess.P
             stdout=sink,
             stderr=sink,
             # One that does not end when asked to is made to say what it waits for.
-            env={**os.environ, "PYTHONFAULTHANDLER": "1"},
+            env={**os.environ, "PYTHONFAULTHANDLER": "1", **(environment or {})},
         )
     try:
         assert wait_until(lambda: "applied" in log.read_text()[start:], 20), log.read_text()
