@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from ipaddress import IPv6Address
 
-from gre_xdp import icmp, overhead
+from gre_xdp import errors, icmp, overhead
 from gre_xdp.icmp import TooBig
 from gre_xdp.model import Tunnel
 from gre_xdp.values import IPAddress
@@ -37,9 +37,18 @@ _log = logging.getLogger("gre_xdp.path_learner")
 
 
 def open_sockets() -> dict[int, socket.socket]:
-    """Non-blocking raw sockets by IP version that hear of packets that were too big."""
+    """Non-blocking raw sockets by IP version that hear of packets that were too big.
+
+    Raises ``PrivilegeError``.
+    """
     found: dict[int, socket.socket] = {}
-    ipv4 = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+    try:
+        ipv4 = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+    except PermissionError as error:
+        raise errors.PrivilegeError(
+            f"hearing what routers say of paths (a raw ICMP socket): {error.strerror}",
+            remedy="run it as root, with the capability CAP_NET_RAW",
+        ) from error
     ipv4.setsockopt(
         _SOL_RAW, _ICMP_FILTER, struct.pack("=I", ~(1 << _ICMP_DEST_UNREACH) & 2**32 - 1)
     )
