@@ -10,7 +10,7 @@ PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
 PACKAGES := python3 python3-venv python3-bpfcc linux-libc-dev libbpf1 \
-	iproute2 iputils-ping ethtool nftables kmod util-linux procps iperf3 tcpdump user-mode-linux gcc libc6-dev
+	iproute2 iputils-ping ethtool nftables kmod util-linux procps iperf3 tcpdump user-mode-linux gcc libc6-dev systemd
 
 # A routing daemon for a test: of its package only the files, as installed it would run as a service.
 BIRD := $(VENV)/bird

@@ -19,7 +19,9 @@ os.environ["STATE_DIRECTORY"] = STATE
 from gre_xdp import abi, bpf, compiler, errors  # noqa: E402 - see above
 
 HERE = Path(__file__).parent
-NEED_BPF = (HERE / "program", HERE / "netns", HERE / "interop", HERE / "linux61", HERE / "fuzz")
+NEED_BPF = tuple(
+    HERE / name for name in ("program", "netns", "interop", "linux61", "service", "fuzz")
+)
 
 
 def pytest_unconfigure() -> None:
