@@ -28,7 +28,7 @@ class ConfigFile:
         self._former: Path | None = None
         raw = config.read(path)
         self._mark = _MARK if raw.startswith(_MARK) else b""
-        self.text = config.decode(raw, str(path))
+        self.text = config.decode(raw, config.shown(path))
 
     def replace(self, text: str) -> None:
         """Put a text in the file's place, with its owner and mode; readers see all or nothing.
@@ -130,6 +130,10 @@ def editing(path: Path) -> Iterator[ConfigFile]:
 def _lock(path: Path, locks: contextlib.ExitStack) -> int:
     """A descriptor of the file, locked until ``locks`` are closed."""
     while True:
+        if path.is_fifo():
+            raise errors.HostError(
+                "a pipe cannot be edited", remedy="name a file", where=config.shown(path)
+            )
         config.read(path)  # says in its own words what cannot be read
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         locks.callback(os.close, descriptor)

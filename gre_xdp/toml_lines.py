@@ -1,7 +1,7 @@
 """Where in a TOML text things stand: tomllib gives the values but not their places.
 
-The text has been accepted by tomllib, so only what moves lines and keys needs telling apart:
-strings, comments, brackets, table headers, and ``key =``.
+Only what moves lines and keys is told apart: strings, comments, brackets, table headers, and
+``key =``. What tomllib has not accepted is read in linear time, too, and means what it may.
 """
 
 from __future__ import annotations
@@ -9,18 +9,19 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import pairwise, takewhile
+from dataclasses import dataclass
+from itertools import takewhile
 from typing import Final, NamedTuple
 
 from gre_xdp.values import Loc
 
 _TOKEN: Final = re.compile(
     r"""
-      (?P<blank>   [ \t\r]+ | \#[^\n]* )
+      (?P<blank>   [ \t\r]++ | \#[^\n]*+ )
     | (?P<newline> \n )
-    | (?P<string>  \"{3} (?: \\. | [^\\] )*? \"{3,5} | '{3} .*? '{3,5}
-                 | " (?: \\. | [^"\\\n] )* " | ' [^'\n]* ' )
-    | (?P<word>    [A-Za-z0-9_-]+ )
+    | (?P<string>  \"{3} (?: \\. | [^\\] )*? (?: \"{3,5} | \Z ) | '{3} .*? (?: '{3,5} | \Z )
+                 | " (?: \\. | [^"\\\n] )*+ "?+ | ' [^'\n]*+ '?+ )
+    | (?P<word>    [A-Za-z0-9_-]++ )
     | (?P<mark>    . )
     """,
     re.VERBOSE | re.DOTALL,
@@ -67,6 +68,8 @@ class Locator:
     def _open_table(self, header: Sequence[Token]) -> Loc:
         is_array = header[1].text == "["
         keys = key_path(header[1 + is_array :])
+        for depth in range(1, len(keys)):  # [a.b] makes a, too
+            self._lines.setdefault(self._resolve(keys[:depth]), header[0].line)
         path = (*self._resolve(keys[:-1]), keys[-1])
         self._lines.setdefault(path, header[0].line)
         if is_array:
@@ -85,18 +88,72 @@ class Locator:
         return path
 
     def _note_pair(self, path: Loc, pair: Sequence[Token]) -> None:
+        path = self._note_key(path, pair)
+        value = pair[[token.text for token in pair].index("=") + 1 :]
+        if value[0].text in _OPENING:
+            self._note_inside(path, value)
+
+    def _note_key(self, path: Loc, pair: Sequence[Token]) -> Loc:
         for key in key_path(pair):
             path = (*path, key)
             self._lines.setdefault(path, pair[0].line)
-        value = pair[[token.text for token in pair].index("=") + 1 :]
-        if value[0].text != "[":
-            return
-        depth = index = 0
-        for before, token in pairwise(value):
-            depth += (before.text in _OPENING) - (before.text in _CLOSING)
-            if depth == 1 and before.text in ("[", ","):
-                index += before.text == ","
-                self._lines[*path, index] = token.line
+        return path
+
+    def _note_inside(self, path: Loc, value: Iterable[Token]) -> None:
+        """Note the elements of an array, the keys of an inline table, and what is inside these."""
+        holders: list[_Holder] = []
+        key: list[Token] = []
+        is_first = False  # of an element or a pair
+        for token in value:
+            if token.text in _CLOSING:
+                holders.pop()
+                is_first = False
+                continue
+            if is_first and holders[-1].is_array:
+                path = (*holders[-1].path, holders[-1].index)
+                self._lines[path] = token.line
+                is_first = False
+            elif is_first:
+                key.append(token)
+                if token.text == "=":
+                    path = self._note_key(holders[-1].path, key)
+                    is_first = False
+                continue
+            if token.text in _OPENING:
+                holders.append(_Holder(path, token.text == "["))
+                key, is_first = [], True
+            elif token.text == ",":
+                holders[-1].index += 1
+                key, is_first = [], True
+
+
+@dataclass(slots=True)
+class _Holder:
+    """An open bracket: what it is the value of, and how many elements have ended."""
+
+    path: Loc
+    is_array: bool
+    index: int = 0
+
+
+def deepest_line(text: str) -> int:
+    """The line of the bracket that is inside of the most others; the text need not be TOML."""
+    depth = deepest = 0
+    line = found = 1
+    for match in _TOKEN.finditer(text):
+        depth = max(0, depth + (match[0] in _OPENING) - (match[0] in _CLOSING))
+        if depth > deepest:
+            deepest, found = depth, line
+        line += match[0].count("\n")
+    return found
+
+
+def long_number_line(text: str, digits: int) -> int:
+    """The line of the first number with more digits; the text need not be TOML."""
+    for match in _TOKEN.finditer(text):
+        if match.lastgroup == "word" and len(match[0]) > digits and match[0][0].isdecimal():
+            return text.count("\n", 0, match.start()) + 1
+    return 1
 
 
 def statements(text: str) -> Iterator[list[Token]]:

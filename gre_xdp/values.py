@@ -162,7 +162,8 @@ def _endpoint(value: object) -> IPAddress:
 def _on_link(value: object) -> IPInterface:
     problem = "this is not an IP address with a prefix length"
     address = _parsed(value, ip_interface, problem, f'write it like "{_ON_LINK_EXAMPLE}"')
-    if address.ip.is_unspecified or address.ip.is_multicast:
+    # The kernel takes ::1 on lo alone, and takes 127.0.0.1 without ever sending from it.
+    if address.ip.is_unspecified or address.ip.is_multicast or address.ip.is_loopback:
         raise mistake("a device cannot have this address", "write a unicast address")
     return address
 

@@ -72,10 +72,8 @@ def check(options: Options, file: Path | None) -> None:
             {"file": str(path), "interfaces": interfaces, "tunnels": tunnels, "errors": []}
         )
         return
-    output.say(
-        f"{path}: {output.plural(interfaces, 'interface')}, {output.plural(tunnels, 'tunnel')},"
-        " no mistakes"
-    )
+    counts = f"{output.plural(interfaces, 'interface')}, {output.plural(tunnels, 'tunnel')}"
+    output.say(f"{config.shown(path)}: {counts}, no mistakes")
 
 
 @click.command(
@@ -144,8 +142,8 @@ def apply(options: Options, file: Path | None, confirm_within: int | None) -> No
     from gre_xdp.history import History
 
     path = file or options.config
-    text = config.decode(config.read(path), str(path))
-    wanted = config.parse(text, str(path))
+    text = config.decode(config.read(path), config.shown(path))
+    wanted = config.parse(text, config.shown(path))
     reconcile.require_root()
     history = History(path)
     if library.restore_file_if_over(history):

@@ -332,9 +332,9 @@ def _carry_out(
 
     path = options.config
     with config_file.editing(path) as file:
-        text = edit(file.text, str(path))
+        text = edit(file.text, config.shown(path))
         try:
-            wanted = config.parse(text, str(path))
+            wanted = config.parse(text, config.shown(path))
         except ConfigErrors:
             if not options.json:
                 output.note("nothing is changed; these are the lines of the file as it would be:")

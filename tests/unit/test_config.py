@@ -291,14 +291,20 @@ def test_a_syntax_error_names_line_and_column(text: str, where: str, words: str)
 def test_what_only_python_cannot_hold_is_one_error(text: str, words: str) -> None:
     """Limits of the interpreter are not tracebacks."""
     ((where, message),) = told(text)
-    assert where == "c.toml"
+    assert where == "c.toml:1"
     assert words in message
 
 
-def test_a_deep_dotted_key_is_one_unknown_key() -> None:
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (config_file.MAX_KEY_PARTS, "a: there is no such key here"),
+        (2 * sys.getrecursionlimit(), "a key has more than 50 parts"),
+    ],
+)
+def test_a_deep_dotted_key_is_one_mistake(parts: int, message: str) -> None:
     """A value is never walked deeper than the model knows."""
-    depth = sys.getrecursionlimit() * 2
-    assert told(f"{'.'.join('a' * depth)} = 1") == [("c.toml:1", "a: there is no such key here")]
+    assert told(f"{'.'.join('a' * parts)} = 1") == [("c.toml:1", message)]
 
 
 @pytest.mark.parametrize(
@@ -379,7 +385,7 @@ LINES: list[tuple[Loc, int]] = [
     (("tunnel", 0, "local", 0), 13),
     (("tunnel", 0, "local", 0, "x"), 13),
     (("tunnel", 0, "local", 1), 13),
-    (("tunnel", 0, "local", 1, 1), 13),
+    (("tunnel", 0, "local", 1, 1), 14),
     (("tunnel", 0, "local", 2), 15),
     (("tunnel", 0, "local", 3), 16),
     (("tunnel", 0, "inline", "b"), 17),
