@@ -51,8 +51,9 @@ demo: ## TCP through an XDP GRE tunnel to a stock Linux kernel, with live counte
 test: setup $(BIRD) ## all tests; without root or BPF those that can run
 	$(PYTHON) -m pytest
 
-fuzz: setup ## a million frames of any kind through the programs, on this kernel and on Linux 6.1
-	$(PYTHON) -m pytest -s tests/fuzz tests/linux61/test_fuzz.py --frames 1000000
+fuzz: setup ## a million frames through the programs, here and on Linux 6.1; a million configuration files
+	$(PYTHON) -m pytest -s tests/fuzz tests/linux61/test_fuzz.py tests/unit/test_config_fuzz.py \
+		--frames 1000000 --files 1000000
 
 $(BIRD): | $(STAMP)
 	@if [ "$$(id -u)" -ne 0 ]; then echo "not root: no routing daemon to test with"; exit 0; fi; \

@@ -41,9 +41,10 @@ def what_is_missing() -> str | None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """How long tests/fuzz runs, and over which frames."""
+    """How many odd frames and configuration files are tried, and which."""
     parser.addoption("--frames", type=int, default=40_000, help="odd frames to run (%(default)s)")
-    parser.addoption("--seed", type=int, help="run the odd frames of an earlier run again")
+    parser.addoption("--files", type=int, default=30_000, help="odd files to read (%(default)s)")
+    parser.addoption("--seed", type=int, help="have the odd ones of an earlier run again")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
