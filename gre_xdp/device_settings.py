@@ -70,23 +70,23 @@ def is_ready(device: Link, inner: Link, payload: Payload) -> bool:
         return False
 
 
-def make_ready(netlink: Netlink, device: Link, inner: Link, wanted: TunnelDevice) -> None:
-    """Bring a tunnel's device into service; raises ``OSError``, ``NetlinkError``."""
+def make_ready(
+    netlink: Netlink, device: Link, inner: Link, wanted: TunnelDevice
+) -> tuple[Link, Link]:
+    """Bring a tunnel's device into service, and return both ends as they are then.
+
+    Raises ``OSError``, ``NetlinkError``.
+    """
     for path, value in _sysctls(device.name, inner.name).items():
         if sysctl.read(path) not in (None, value):
             sysctl.write(path, value)
     mtu, payload = wanted.mtu, wanted.payload
+    offloads.put(device.name, _features(payload))
+    inner = links.set_up(netlink, inner, mtu=_inner_mtu(mtu), alias=ALIAS + device.name)
     # An IP tunnel asks no neighbours; a device that is an Ethernet port does.
-    if device.is_noarp != (payload == "ip"):
-        links.set_noarp(netlink, device.index, is_noarp=payload == "ip")
-    for link, wanted_mtu in ((device, mtu), (inner, _inner_mtu(mtu))):
-        if link.mtu != wanted_mtu:
-            links.set_mtu(netlink, link.index, wanted_mtu)
+    device = links.set_up(netlink, device, mtu=mtu, is_noarp=payload == "ip")
     # A new device MTU is one for IPv6, too: what is less comes after it.
     path = f"ipv6/conf/{device.name}/mtu"
     if sysctl.read(path) not in (None, str(wanted.ipv6_mtu or mtu)):
         sysctl.write(path, str(wanted.ipv6_mtu or mtu))
-    offloads.put(device.name, _features(payload))
-    links.set_alias(netlink, inner.index, ALIAS + device.name)
-    links.set_up(netlink, inner.index)
-    links.set_up(netlink, device.index)
+    return device, inner

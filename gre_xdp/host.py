@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,7 +13,7 @@ from gre_xdp.netlink.addresses import AddressOn, list_addresses
 from gre_xdp.netlink.firewall import ForwardChain
 from gre_xdp.netlink.links import Link, list_links
 from gre_xdp.netlink.neighbours import Neighbour, list_neighbours
-from gre_xdp.netlink.routes import Address, Path, RouteEntry
+from gre_xdp.netlink.routes import Address, Network, Path, RouteEntry
 from gre_xdp.owners import program_owner
 from gre_xdp.resources import inner_name
 
@@ -37,7 +38,7 @@ class Host:
     """Facts about one network namespace."""
 
     links: dict[str, Link]
-    routes: tuple[RouteEntry, ...]
+    routes: tuple[RouteEntry, ...]  # ours, and those of others where ours are to be made
     paths: dict[tuple[Address, Address], Path | None]  # by local and remote
     addresses: tuple[AddressOn, ...]
     neighbours: tuple[Neighbour, ...]
@@ -63,9 +64,13 @@ class Host:
             for name, link in self.links.items()
         )
 
+    @cached_property
+    def _by_index(self) -> dict[int, Link]:
+        return {link.index: link for link in self.links.values()}
+
     def link_of(self, ifindex: int) -> Link | None:
         """The device with an index."""
-        return next((link for link in self.links.values() if link.index == ifindex), None)
+        return self._by_index.get(ifindex)
 
     def name_of(self, ifindex: int) -> str:
         """The name of the device with an index, or the index itself."""
@@ -88,10 +93,9 @@ class Host:
     @cached_property
     def tunnel_pairs(self) -> dict[str, TunnelPair]:
         """The veth pairs that we made, by tunnel, whatever their user's ends are called now."""
-        by_index = {link.index: link for link in self.links.values()}
         found = {}
         for inner in self.links.values():
-            device = by_index.get(inner.peer_index or 0)
+            device = self.link_of(inner.peer_index or 0)
             if inner.kind != "veth" or inner.group != DEVICE_GROUP or device is None:
                 continue
             # Without an alias it was never finished, and so never renamed.
@@ -107,9 +111,12 @@ class Host:
 
     def is_ours(self, name: str) -> bool:
         """Is this either end of a tunnel's device?"""
-        return any(
-            name in (pair.device.name, pair.inner.name) for pair in self.tunnel_pairs.values()
-        )
+        return name in self._our_names
+
+    @cached_property
+    def _our_names(self) -> frozenset[str]:
+        pairs = self.tunnel_pairs.values()
+        return frozenset(end.name for pair in pairs for end in (pair.device, pair.inner))
 
 
 def _tag_strippers(links: dict[str, Link]) -> frozenset[str]:
@@ -131,20 +138,22 @@ def read_host(
     ends: list[tuple[Address, Address]],
     attached: frozenset[int],
     *,
+    destinations: Collection[Network] = (),
     with_firewall: bool = True,
 ) -> Host:
     """Read the facts; ``ends`` are locals and remotes between which paths matter.
 
+    ``destinations`` are what shall be routed to tunnels: whose routes are there is looked for.
     All but the firewall can be read by anybody.
     """
     devices = sysctl.devices("ipv6")
     links = list_links(netlink)
+    own_routes = routes.list_own_routes(netlink)
+    new_routes = {*destinations} - {route.destination for route in own_routes}
     return Host(
         links=links,
-        routes=tuple(routes.list_routes(netlink)),
-        paths={
-            (local, remote): routes.path_to(netlink, remote, source=local) for local, remote in ends
-        },
+        routes=(*own_routes, *routes.list_rivals(netlink, new_routes)),
+        paths=routes.paths(netlink, ends).between,
         addresses=tuple(list_addresses(netlink)),
         neighbours=tuple(list_neighbours(netlink)),
         forward_chains=tuple(firewall.forward_chains()) if with_firewall else (),

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -68,6 +69,13 @@ class DataPathCollector(Collector):
             "Time that reading the data path took for this scrape",
             value=time.perf_counter() - started,
         )
+
+
+def render() -> bytes:
+    """One scrape of the current network namespace without an agent, in Prometheus' text format."""
+    registry = CollectorRegistry()
+    registry.register(DataPathCollector())
+    return generate_latest(registry)
 
 
 _TUNNEL_COUNTERS = (

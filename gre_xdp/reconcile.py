@@ -19,7 +19,7 @@ from gre_xdp.host import Host, read_host
 from gre_xdp.model import Config, Tunnel
 from gre_xdp.netlink import Netlink, NetlinkError, namespaces
 from gre_xdp.netlink.firewall import ForwardChain, forward_chains
-from gre_xdp.netlink.links import Link, list_links
+from gre_xdp.netlink.links import Link
 from gre_xdp.netlink.neighbours import list_neighbours
 from gre_xdp.netlink.routes import Address
 from gre_xdp.observed import add_current_sysctls, observe
@@ -85,10 +85,10 @@ def differences(config: Config) -> Outcome:
 
 
 def _apply(kernel: Kernel, config: Config, *, is_strict: bool) -> Outcome:
-    _refuse_nothing(kernel, config)
     with _undoing(kernel) as done:
         for _ in range(_PASSES):
             steps, wanted = _plan(kernel, config)
+            _refuse_nothing(kernel, config)
             if is_strict:
                 _refuse(wanted)
             _execute_all(kernel, steps, done)
@@ -212,7 +212,9 @@ def _plan(kernel: Kernel, config: Config) -> tuple[list[Step], Desired]:
 def _observe(kernel: Kernel, tunnels: Sequence[Tunnel]) -> tuple[State, Host]:
     ends = [(tunnel.local, tunnel.remote) for tunnel in tunnels]
     attached = frozenset(link.ifindex for link in pinned_links(kernel.places))
-    host = read_host(kernel.netlink, ends, attached)
+    destinations = [route for tunnel in tunnels for route in tunnel.routes]
+    host = read_host(kernel.netlink, ends, attached, destinations=destinations)
+    kernel.links = dict(host.links)
     _read_tunnels(kernel, host.links)
     observed = observe(
         kernel.netlink,
@@ -304,7 +306,6 @@ def _open_kernel() -> Iterator[Kernel]:
             formers=formers,
         )
         try:
-            _read_tunnels(kernel, list_links(netlink))
             yield kernel
         except (OSError, NetlinkError) as error:
             # Steps explain themselves; this was in reading.

@@ -168,10 +168,10 @@ def snapshot() -> Snapshot:
         interfaces = _interfaces(data_path, by_index)
         ports = {interface.ifindex for interface in interfaces}
         memory = Memory.of_namespace(namespaces.cookie())
-        tunnels = [
-            _tunnel(data_path, netlink, placed, links, neighbours, ports, memory.probes)
-            for placed in tunnel_maps.read(data_path, links).by_name.values()
-        ]
+        placement = tunnel_maps.read(data_path, links).by_name.values()
+        ends = [(placed.entry.local, placed.entry.remote) for placed in placement]
+        network = _Network(links, by_index, routes.paths(netlink, ends), neighbours, ports)
+        tunnels = [_tunnel(data_path, placed, network, memory.probes) for placed in placement]
         digests = data_path.pinned_digests()
         return Snapshot(
             tunnels=sorted(tunnels, key=lambda tunnel: tunnel.name),
@@ -252,18 +252,23 @@ def _redirect_failures(link: Link) -> int:
     return link.tx_dropped + (link.rx_dropped if link.kind == "veth" else 0)
 
 
+@dataclass(frozen=True, slots=True)
+class _Network:
+    """What a tunnel's state depends on."""
+
+    links: dict[str, Link]
+    by_index: dict[int, Link]
+    paths: routes.Paths
+    neighbours: dict[tuple[int, routes.Address], Neighbour]
+    ports: set[int]
+
+
 def _tunnel(
-    data_path: DataPath,
-    netlink: Netlink,
-    placed: Placed,
-    links: dict[str, Link],
-    neighbours: dict[tuple[int, routes.Address], Neighbour],
-    ports: set[int],
-    probes: dict[str, tuple[int, float]],
+    data_path: DataPath, placed: Placed, network: _Network, probes: dict[str, tuple[int, float]]
 ) -> TunnelStatus:
     entry = placed.entry
-    device = links.get(entry.device)
-    state = _state(netlink, entry, device, links, neighbours, ports)
+    device = network.links.get(entry.device)
+    state = _state(entry, device, network)
     probe_mtu = None
     if entry.name in probes:
         probe_mtu, at_s = probes[entry.name]
@@ -291,24 +296,16 @@ def _tunnel(
     )
 
 
-def _state(
-    netlink: Netlink,
-    entry: TunnelEntry,
-    device: Link | None,
-    links: dict[str, Link],
-    neighbours: dict[tuple[int, routes.Address], Neighbour],
-    ports: set[int],
-) -> str:
+def _state(entry: TunnelEntry, device: Link | None, network: _Network) -> str:
     if device is None or not entry.is_bound:
         return PENDING
-    here = routes.path_to(netlink, entry.local)
-    path = routes.path_to(netlink, entry.remote, source=entry.local)
-    egress = next((link for link in links.values() if path and link.index == path.ifindex), None)
-    neighbour = neighbours.get((path.ifindex, path.next_hop)) if path else None
+    path = network.paths.between[entry.local, entry.remote]
+    egress = network.by_index.get(path.ifindex) if path else None
+    neighbour = network.neighbours.get((path.ifindex, path.next_hop)) if path else None
     wrong = {
         DOWN: not device.is_up or (egress is not None and not egress.is_up),
-        NO_LOCAL: here is None or not here.is_local,
-        NO_ROUTE: egress is None or egress.index not in ports,
+        NO_LOCAL: entry.local not in network.paths.own,
+        NO_ROUTE: egress is None or egress.index not in network.ports,
         NO_NEIGHBOUR: not (egress and egress.is_noarp)
         and not (neighbour and neighbour.is_resolved),
     }

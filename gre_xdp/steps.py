@@ -15,6 +15,7 @@ from gre_xdp.device_settings import make_ready
 from gre_xdp.memory import Memory, note_bpffs_mounted
 from gre_xdp.migration import Former
 from gre_xdp.netlink import Netlink, NetlinkError, addresses, links, neighbours, routes
+from gre_xdp.netlink.links import Link, get_link
 from gre_xdp.observed import GONE
 from gre_xdp.pins import Pins
 from gre_xdp.plan import Step
@@ -46,6 +47,7 @@ class Kernel:
     data_path: DataPath | None
     formers: list[Former] = field(default_factory=list)  # data planes of other layouts
     tunnels: Placement = field(default_factory=Placement)
+    links: dict[str, Link] = field(default_factory=dict)  # as last seen; steps keep it so
 
     @property
     def places(self) -> list[Pins]:
@@ -59,14 +61,18 @@ class Kernel:
 
     def ifindex(self, name: str) -> int:
         """The index of a device; raises ``OSError`` when there is none."""
+        if name in self.links:
+            return self.links[name].index
         found = self.netlink.link_lookup(ifname=name)
         if not found:
             raise OSError(errno.ENODEV, f"there is no device {name}")
         return int(found[0])
 
-    def link(self, name: str) -> links.Link:
-        """One device as it is now; raises ``OSError`` when there is none."""
-        return links.get_link(self.netlink, self.ifindex(name))
+    def link(self, name: str) -> Link:
+        """One device; raises ``OSError`` when there is none."""
+        if name not in self.links:
+            self.links[name] = get_link(self.netlink, self.ifindex(name))
+        return self.links[name]
 
 
 def execute(kernel: Kernel, step: Step) -> None:
@@ -124,6 +130,8 @@ def _delete(kernel: Kernel, old: Resource) -> None:
             # By the inner end: somebody may have renamed the other.
             inner = inner_name(old.name)
             _delete_at(kernel, inner, lambda index: links.delete(kernel.netlink, index))
+            for name in (inner, old.name):
+                kernel.links.pop(name, None)
         case TunnelAddress():
             address = old.address
             _delete_at(
@@ -231,14 +239,15 @@ def _delete_data_plane(kernel: Kernel) -> None:
 
 def _put_device(kernel: Kernel, new: TunnelDevice) -> None:
     name = inner_name(new.name)
-    if not kernel.netlink.link_lookup(ifname=name):
+    if _known_ifindex(kernel, name) is None:
         links.add_veth(kernel.netlink, new.name, name, new.mtu)
     inner = kernel.link(name)
-    device = links.get_link(kernel.netlink, inner.peer_index or 0)
+    device = get_link(kernel.netlink, inner.peer_index or 0)
     if device.name != new.name:
         links.rename(kernel.netlink, device.index, new.name)
+        kernel.links.pop(device.name, None)
         device = kernel.link(new.name)
-    make_ready(kernel.netlink, device, inner, new)
+    kernel.links |= {link.name: link for link in make_ready(kernel.netlink, device, inner, new)}
 
 
 # --- interfaces ---------------------------------------------------------------------------------
@@ -258,8 +267,10 @@ def _known_ifindex(kernel: Kernel, device: str) -> int | None:
     """The index of a device, also of one that has vanished (its name is ``GONE`` and the index)."""
     if device.startswith(GONE):
         return int(device.removeprefix(GONE))
-    found = kernel.netlink.link_lookup(ifname=device)
-    return int(found[0]) if found else None
+    try:
+        return kernel.ifindex(device)
+    except OSError:
+        return None
 
 
 def _put_attachment(kernel: Kernel, new: Attachment, old: Resource | None) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from gre_xdp.model import Tunnel
 from gre_xdp.netlink import Netlink
 from gre_xdp.netlink.links import Link, list_links
-from gre_xdp.netlink.routes import Path, path_to
+from gre_xdp.netlink.routes import Path, paths
 
 
 def mtu(path: Path | None, links: Iterable[Link]) -> int | None:
@@ -22,5 +22,6 @@ def mtu(path: Path | None, links: Iterable[Link]) -> int | None:
 def current_mtu(tunnel: Tunnel) -> int | None:
     """The MTU of the way to a tunnel's remote, as the current network namespace has it now."""
     with Netlink() as netlink:
-        path = path_to(netlink, tunnel.remote, source=tunnel.local)
+        ends = (tunnel.local, tunnel.remote)
+        path = paths(netlink, [ends]).between[ends]
         return mtu(path, list_links(netlink).values())

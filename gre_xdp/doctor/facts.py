@@ -237,10 +237,17 @@ def parse_options(text: str) -> dict[str, str]:
 
 
 def _host(config: Config | None, *, is_privileged: bool, has_pins: bool) -> Host:
-    ends = [(tunnel.local, tunnel.remote) for tunnel in config.tunnels] if config else []
+    tunnels = config.tunnels if config else ()
+    ends = [(tunnel.local, tunnel.remote) for tunnel in tunnels]
     attached = _attached() if has_pins else frozenset()
     with Netlink() as netlink:
-        host = read_host(netlink, ends, attached, with_firewall=is_privileged)
+        host = read_host(
+            netlink,
+            ends,
+            attached,
+            destinations=[route for tunnel in tunnels for route in tunnel.routes],
+            with_firewall=is_privileged,
+        )
     # Without the pins it cannot be told whose the programs are.
     return host if has_pins else replace(host, xdp_owners={})
 

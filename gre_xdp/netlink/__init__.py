@@ -14,6 +14,12 @@ PROTOCOL = 47
 # Marks the inner ends of our tunnel devices ("ip -d link" shows it as the group).
 DEVICE_GROUP = 47
 
-Netlink = IPRoute
+
+class Netlink(IPRoute):  # type: ignore[misc]  # pyroute2 has no types
+    """An open rtnetlink socket; dumps are filtered by the kernel (strict checking, Linux 4.20)."""
+
+    def __init__(self) -> None:
+        super().__init__(strict_check=True)
+
 
 __all__ = ["DEVICE_GROUP", "PROTOCOL", "Netlink", "NetlinkError"]

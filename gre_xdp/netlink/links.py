@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gre_xdp.netlink import DEVICE_GROUP, Netlink
@@ -46,26 +46,32 @@ def get_link(netlink: Netlink, index: int) -> Link:
 
 
 def _link(message: Any) -> Link:
-    info = message.get_attr("IFLA_LINKINFO")
-    xdp = message.get_attr("IFLA_XDP")
+    # A device has some forty attributes: each look-up by name would walk through them.
+    found = {slot.name: slot for slot in message["attrs"]}
+
+    def attribute(name: str) -> Any:
+        return found[name].value if name in found else None
+
+    info = attribute("IFLA_LINKINFO")
+    xdp = attribute("IFLA_XDP")
     mode = _xdp_mode(xdp.get_attr("IFLA_XDP_ATTACHED")) if xdp else None
-    statistics = message.get_attr("IFLA_STATS64") or {}
+    statistics = attribute("IFLA_STATS64") or {}
     return Link(
-        name=message.get_attr("IFLA_IFNAME"),
+        name=attribute("IFLA_IFNAME"),
         index=message["index"],
-        mtu=message.get_attr("IFLA_MTU"),
-        mac=message.get_attr("IFLA_ADDRESS") or "",
+        mtu=attribute("IFLA_MTU"),
+        mac=attribute("IFLA_ADDRESS") or "",
         kind=info.get_attr("IFLA_INFO_KIND") if info else None,
         is_up=bool(message["flags"] & _IFF_UP),
         is_noarp=bool(message["flags"] & _IFF_NOARP),
-        group=message.get_attr("IFLA_GROUP") or 0,
-        peer_index=message.get_attr("IFLA_LINK"),
+        group=attribute("IFLA_GROUP") or 0,
+        peer_index=attribute("IFLA_LINK"),
         vlan=_vlan(info) if info else None,
         xdp_mode=mode,
         xdp_program_id=xdp.get_attr("IFLA_XDP_PROG_ID") if mode else None,
         rx_dropped=statistics.get("rx_dropped", 0),
         tx_dropped=statistics.get("tx_dropped", 0),
-        alias=message.get_attr("IFLA_IFALIAS") or "",
+        alias=attribute("IFLA_IFALIAS") or "",
     )
 
 
@@ -93,30 +99,36 @@ def add_veth(netlink: Netlink, name: str, inner_name: str, mtu: int) -> None:
     )
 
 
-def set_noarp(netlink: Netlink, index: int, *, is_noarp: bool) -> None:
-    """Have a device ask no neighbours, or have it ask."""
-    netlink.link("set", index=index, flags=_IFF_NOARP if is_noarp else 0, change=_IFF_NOARP)
+def set_up(
+    netlink: Netlink, link: Link, *, mtu: int, is_noarp: bool | None = None, alias: str = ""
+) -> Link:
+    """Bring a device up with this MTU (bytes) and alias, in one request; what it is then.
 
-
-def set_mtu(netlink: Netlink, index: int, mtu: int) -> None:
-    """Change a device's MTU, in bytes."""
-    netlink.link("set", index=index, mtu=mtu)
-
-
-def set_up(netlink: Netlink, index: int) -> None:
-    """Bring a device up."""
-    netlink.link("set", index=index, state="up")
+    ``is_noarp``: whether it asks no neighbours; None leaves that as it is.
+    """
+    flags, mask = _IFF_UP, _IFF_UP
+    if is_noarp is not None:
+        flags, mask = flags | (_IFF_NOARP if is_noarp else 0), mask | _IFF_NOARP
+    changes: dict[str, object] = {"flags": flags, "change": mask}
+    # A request that names the MTU it has is a change to those who listen.
+    if link.mtu != mtu:
+        changes["mtu"] = mtu
+    if alias and link.alias != alias:
+        changes["ifalias"] = alias
+    netlink.link("set", index=link.index, **changes)
+    return replace(
+        link,
+        mtu=mtu,
+        is_up=True,
+        is_noarp=link.is_noarp if is_noarp is None else is_noarp,
+        alias=alias or link.alias,
+    )
 
 
 def rename(netlink: Netlink, index: int, name: str) -> None:
     """Give a device its name back; before Linux 6.2 only a device that is down takes one."""
     netlink.link("set", index=index, state="down")
     netlink.link("set", index=index, ifname=name)
-
-
-def set_alias(netlink: Netlink, index: int, text: str) -> None:
-    """Tell people in ``ip link`` what a device is."""
-    netlink.link("set", index=index, ifalias=text)
 
 
 def delete(netlink: Netlink, index: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,24 +63,50 @@ def _family(version: int) -> int:
     return int(socket.AF_INET if version == 4 else socket.AF_INET6)
 
 
-def list_routes(netlink: Netlink) -> list[RouteEntry]:
-    """The unicast routes of the main table, both families."""
-    routes = []
+def list_own_routes(netlink: Netlink) -> list[RouteEntry]:
+    """The routes that carry our protocol number; the kernel picks them out of the main table."""
+    return [
+        _route(message, version)
+        for version in (4, 6)
+        for message in netlink.get_routes(
+            family=_family(version), table=_MAIN_TABLE, proto=PROTOCOL
+        )
+        if message["type"] == _RTN_UNICAST
+    ]
+
+
+def list_rivals(netlink: Netlink, destinations: Collection[Network]) -> list[RouteEntry]:
+    """Somebody else's unicast routes of the main table to just these prefixes, of any metric.
+
+    It reads the whole table, which may be long: ask only for what is about to be routed.
+    """
+    found = []
     for version in (4, 6):
+        wanted = {each for each in destinations if each.version == version}
+        lengths = {each.prefixlen for each in wanted}
+        if not wanted:
+            continue
         for message in netlink.get_routes(family=_family(version), table=_MAIN_TABLE):
-            if message["type"] != _RTN_UNICAST or message["flags"] & _RTM_F_CLONED:
-                continue
-            routes.append(
-                RouteEntry(
-                    destination=_destination(message, version),
-                    ifindex=message.get_attr("RTA_OIF"),
-                    is_ours=message["proto"] == PROTOCOL,
-                    metric=message.get_attr("RTA_PRIORITY") or 0,
-                    mtu=_mtu(message),
-                    gateway=_gateway(message),
-                )
+            is_candidate = (
+                message["type"] == _RTN_UNICAST
+                and message["dst_len"] in lengths
+                and message["proto"] != PROTOCOL
+                and not message["flags"] & _RTM_F_CLONED
             )
-    return routes
+            if is_candidate and _destination(message, version) in wanted:
+                found.append(_route(message, version))
+    return found
+
+
+def _route(message: Any, version: int) -> RouteEntry:
+    return RouteEntry(
+        destination=_destination(message, version),
+        ifindex=message.get_attr("RTA_OIF"),
+        is_ours=message["proto"] == PROTOCOL,
+        metric=message.get_attr("RTA_PRIORITY") or 0,
+        mtu=_mtu(message),
+        gateway=_gateway(message),
+    )
 
 
 def _mtu(message: Any) -> int | None:
@@ -101,19 +128,20 @@ def _destination(message: Any, version: int) -> Network:
 
 
 def path_to(netlink: Netlink, address: Address, source: Address | None = None) -> Path | None:
-    """Ask the kernel for the way to an address from one of ours; None when there is none.
+    """Ask the kernel for the way to an address, from one of ours; None when there is none.
 
-    A source that the host does not have is not asked about. The MTU is that of the configured
-    route: what the kernel has learned about the path comes and goes.
+    The MTU is that of the configured route: what the kernel has learned about the path comes and
+    goes.
     """
     question = {"dst": str(address), "family": _family(address.version)}
     if source is not None:
-        here = path_to(netlink, source)
-        if here is not None and here.is_local:
-            question["src"] = str(source)
+        question["src"] = str(source)
     try:
-        (answer,) = netlink.route("get", **question)
         (match,) = netlink.route("get", flags=_RTM_F_FIB_MATCH, **question)
+        answer = match
+        # Of several next hops the flow decides: only an answer for one names it.
+        if match.get_attr("RTA_MULTIPATH"):
+            (answer,) = netlink.route("get", **question)
     except NetlinkError:
         return None
     if answer["type"] not in (_RTN_UNICAST, _RTN_LOCAL):
@@ -125,6 +153,26 @@ def path_to(netlink: Netlink, address: Address, source: Address | None = None) -
         matched=_destination(match, address.version),
         is_local=answer["type"] == _RTN_LOCAL,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """The ways between locals and remotes, and which of the locals are addresses of this host."""
+
+    between: dict[tuple[Address, Address], Path | None]
+    own: frozenset[Address]
+
+
+def paths(netlink: Netlink, ends: Iterable[tuple[Address, Address]]) -> Paths:
+    """Ask for the ways between several ends; a local that the host does not have is left out."""
+    wanted = dict.fromkeys(ends)
+    here = {local: path_to(netlink, local) for local, _ in wanted}
+    own = frozenset(local for local, path in here.items() if path is not None and path.is_local)
+    between = {
+        (local, remote): path_to(netlink, remote, local if local in own else None)
+        for local, remote in wanted
+    }
+    return Paths(between, own)
 
 
 def put(
