@@ -105,6 +105,14 @@ class Memory:
             self.interfaces.clear()
             self._write()
 
+    def drop_unfinished(self) -> None:
+        """Remove what a writer that was killed in the middle of noting something has left."""
+        self._unfinished.unlink(missing_ok=True)
+
+    @property
+    def _unfinished(self) -> Path:
+        return self.path.with_suffix(".new")
+
     def _write(self) -> None:
         notes = (self.sysctls, self.path_mtus, self.probes, self.waiting, self.interfaces)
         if not any(notes):
@@ -112,7 +120,7 @@ class Memory:
             remove_directory_if_empty()
             return
         make_directory()
-        temporary = self.path.with_suffix(".new")
+        temporary = self._unfinished
         content = {
             "sysctls": self.sysctls,
             "path_mtus": [[*ends, *believed] for ends, believed in self.path_mtus.items()],

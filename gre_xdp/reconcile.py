@@ -9,12 +9,15 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 from gre_xdp import desired, errors, memory, migration, pins, tunnel_maps
 from gre_xdp.datapath import DataPath, pinned_links, source_digest
 from gre_xdp.desired import Desired
+from gre_xdp.guardian import Journal
 from gre_xdp.host import Host, read_host
 from gre_xdp.model import Config, Tunnel
 from gre_xdp.netlink import Netlink, NetlinkError, namespaces
@@ -24,7 +27,7 @@ from gre_xdp.netlink.neighbours import list_neighbours
 from gre_xdp.netlink.routes import Address
 from gre_xdp.observed import add_current_sysctls, observe
 from gre_xdp.plan import Step, plan
-from gre_xdp.resources import NextHop, State
+from gre_xdp.resources import DataPlane, NextHop, State
 from gre_xdp.steps import Kernel, execute, sweep
 from gre_xdp.tunnel_maps import Placement
 
@@ -57,8 +60,8 @@ def apply(config: Config) -> list[Step]:
     Either all of them took effect or none: raises ``ApplyError`` or another ``GreXdpError`` after
     undoing, ``DriftError`` when the kernel does not hold what it was given.
     """
-    with _lock(), _open_kernel() as kernel:
-        return _apply(kernel, config, is_strict=True).steps
+    with _lock() as lock, _open_kernel() as kernel:
+        return _apply(kernel, lock, config, is_strict=True).steps
 
 
 def keep(config: Config, *, takes_over: bool = False) -> Outcome:
@@ -67,14 +70,14 @@ def keep(config: Config, *, takes_over: bool = False) -> Outcome:
     Another version's data plane is taken over when it starts, and not later: then somebody else has
     put it there. Raises ``GreXdpError``.
     """
-    with _lock(), _open_kernel() as kernel:
+    with _lock() as lock, _open_kernel() as kernel:
         if kernel.formers and not takes_over:
             raise errors.HostError(
                 "another version of gre-xdp has taken over here",
                 remedy="restart the agent",
                 where=str(kernel.formers[0].pins.root),
             )
-        return _apply(kernel, config, is_strict=False)
+        return _apply(kernel, lock, config, is_strict=False)
 
 
 def differences(config: Config) -> Outcome:
@@ -84,26 +87,28 @@ def differences(config: Config) -> Outcome:
         return Outcome(steps, wanted)
 
 
-def _apply(kernel: Kernel, config: Config, *, is_strict: bool) -> Outcome:
-    with _undoing(kernel) as done:
-        for _ in range(_PASSES):
-            steps, wanted = _plan(kernel, config)
-            _refuse_nothing(kernel, config)
-            if is_strict:
-                _refuse(wanted)
-            _execute_all(kernel, steps, done)
-            sweep(kernel)
-            if not steps:
-                break
-        else:
-            _verify(_plan(kernel, config)[0])
-    if kernel.data_path is not None:
-        kernel.data_path.prune_programs(source_digest())
-    for former in kernel.formers:
-        former.pins.remove()
-    kernel.memory.note_applied(wanted.pending | _reasons(wanted), wanted.interfaces)
-    _settle(kernel, done)
-    return Outcome(done, wanted)
+def _apply(kernel: Kernel, lock: _Lock, config: Config, *, is_strict: bool) -> Outcome:
+    wanted = Desired()
+
+    def remaining() -> list[Step]:
+        nonlocal wanted
+        steps, wanted = _plan(kernel, config)
+        _refuse_nothing(kernel, config)
+        if is_strict:
+            _refuse(wanted)
+        return steps
+
+    with _undoing(kernel, lock) as journal:
+        _converge(kernel, journal, remaining)
+    # All took effect: what is left to do is no reason to say that it failed.
+    with contextlib.suppress(OSError, NetlinkError):
+        if kernel.data_path is not None:
+            kernel.data_path.prune_programs(source_digest())
+        for former in kernel.formers:
+            former.pins.remove()
+        kernel.memory.note_applied(wanted.pending | _reasons(wanted), wanted.interfaces)
+        _settle(kernel, journal.steps)
+    return Outcome(journal.steps, wanted)
 
 
 def _refuse(wanted: Desired) -> None:
@@ -141,12 +146,12 @@ def note_probes(probes: dict[str, tuple[int, float]]) -> None:
 
 def keep_next_hops(config: Config) -> list[Step]:
     """Keep the outer next hops resolved, and touch nothing else; returns the steps it took."""
-    with _lock(), _open_kernel() as kernel:
+    with _lock() as lock, _open_kernel() as kernel:
         observed, host = _observe(kernel, config.tunnels)
         kept = {key: found for key, found in observed.items() if isinstance(found, NextHop)}
-        with _undoing(kernel) as done:
-            _execute_all(kernel, plan(desired.next_hops(config, host), kept), done)
-        return done
+        with _undoing(kernel, lock) as journal:
+            _execute_all(kernel, plan(desired.next_hops(config, host), kept), journal)
+        return journal.steps
 
 
 def _refuse_nothing(kernel: Kernel, config: Config) -> None:
@@ -157,6 +162,18 @@ def _refuse_nothing(kernel: Kernel, config: Config) -> None:
             f"the file configures nothing, and {running} tunnels run",
             remedy="gre-xdp down removes them; if that is not what you want, restore the file",
         )
+
+
+def _converge(kernel: Kernel, journal: Journal, remaining: Callable[[], list[Step]]) -> None:
+    """Carry out what remains to be done, until nothing does; raises ``DriftError``."""
+    for _ in range(_PASSES):
+        steps = remaining()
+        _execute_all(kernel, steps, journal)
+        sweep(kernel)
+        if not steps:
+            break
+    else:
+        _verify(remaining())
 
 
 def _verify(remaining: list[Step]) -> None:
@@ -170,19 +187,21 @@ def _verify(remaining: list[Step]) -> None:
 
 def down() -> list[Step]:
     """Remove everything that we made in this namespace, and nothing else."""
-    with _lock(), _open_kernel() as kernel:
-        observed, _ = _observe(kernel, ())
-        with _undoing(kernel) as done:
-            _execute_all(kernel, plan({}, observed), done)
-        for place in kernel.places:
-            place.remove()
-        kernel.memory.forget_all_but_sysctls()
-        _unmount_bpffs_if_ours()
-        return done
+    with _lock() as lock, _open_kernel() as kernel:
+        with _undoing(kernel, lock) as journal:
+            _converge(kernel, journal, lambda: plan({}, _observe(kernel, ())[0]))
+            for place in kernel.places:
+                place.remove()
+            kernel.memory.forget_all_but_sysctls()
+        with contextlib.suppress(OSError):
+            _unmount_bpffs_if_ours()
+        return journal.steps
 
 
 def _unmount_bpffs_if_ours() -> None:
-    if memory.was_bpffs_mounted_by_us() and pins.unmount_bpffs_if_empty():
+    if memory.was_bpffs_mounted_by_us() and (
+        pins.unmount_bpffs_if_empty() or not pins.is_bpffs_mounted()
+    ):
         memory.forget_bpffs_mounted()
 
 
@@ -237,28 +256,65 @@ def _read_tunnels(kernel: Kernel, links: dict[str, Link]) -> None:
 
 
 @contextlib.contextmanager
-def _undoing(kernel: Kernel) -> Iterator[list[Step]]:
-    """Undo the steps that the block has put into the list, when it fails or is interrupted."""
-    done: list[Step] = []
+def _undoing(kernel: Kernel, lock: _Lock) -> Iterator[Journal]:
+    """Undo the steps that the block has begun when it fails, is interrupted, or the process dies.
+
+    The last is the guardian's part, and so is the rest of an undoing that is interrupted itself.
+    """
+    journal = Journal(lock.descriptor)
     try:
-        yield done
+        yield journal
+        journal.end()
     except BaseException:
-        # Best effort, last step first: what cannot be undone shows in the next plan.
-        for step in reversed(done):
-            with contextlib.suppress(Exception):
-                execute(kernel, step.inverse)
-        with contextlib.suppress(Exception):
-            sweep(kernel)
-        with contextlib.suppress(Exception):
-            _unmount_bpffs_if_ours()
+        lock.is_guardians = bool(journal.steps)
+        try:
+            _undo(kernel, journal.steps)
+            journal.end()
+            lock.is_guardians = False
+        finally:
+            journal.leave()
         raise
 
 
-def _execute_all(kernel: Kernel, steps: list[Step], done: list[Step]) -> None:
-    """Carry out steps, each noted as done before it begins: half done is to be undone, too."""
+def _undo(kernel: Kernel, begun: Sequence[Step]) -> None:
+    """Best effort, last step first: what cannot be undone shows in the next plan."""
+    if not begun:
+        return
+    with contextlib.ExitStack() as stack:
+        # An interrupt leaves the old socket in the middle of a request.
+        with contextlib.suppress(Exception):
+            kernel.netlink = stack.enter_context(Netlink())
+        # What the step that failed has done to them is not known.
+        kernel.links.clear()
+        for step in reversed(begun):
+            with contextlib.suppress(Exception):
+                execute(kernel, step.inverse)
+            # Of an upgrade that did not take place: its programs.
+            if isinstance(step.old, DataPlane) and step.new is not None and kernel.data_path:
+                with contextlib.suppress(Exception):
+                    kernel.data_path.prune_programs(step.old.digest)
+        for last in (partial(sweep, kernel), kernel.memory.drop_unfinished, _unmount_bpffs_if_ours):
+            with contextlib.suppress(Exception):
+                last()
+
+
+def undo_after_death(begun: Sequence[Step], lock: int) -> None:
+    """The guardian's part: undo what a killed writer had begun, and release its lock."""
+    if not begun:
+        return
+    try:
+        with _open_kernel() as kernel:
+            _read_tunnels(kernel, list_links(kernel.netlink))
+            _undo(kernel, begun)
+    finally:
+        _release(_lock_path(), lock)
+
+
+def _execute_all(kernel: Kernel, steps: list[Step], journal: Journal) -> None:
+    """Carry out steps, each noted before it begins: half done is to be undone, too."""
     for step in steps:
-        done.append(step)
         try:
+            journal.begin(step)
             execute(kernel, step)
         except (OSError, NetlinkError) as error:
             raise errors.ApplyError(
@@ -294,28 +350,29 @@ def _open_kernel() -> Iterator[Kernel]:
     """Everything that steps and observation work on, in the current network namespace."""
     require_root()
     pins.require_shared_mounts()
-    cookie = namespaces.cookie()
-    place = pins.Pins.of_namespace(cookie)
-    formers = migration.find(place)
-    with Netlink() as netlink:
-        kernel = Kernel(
-            netlink=netlink,
-            pins=place,
-            memory=memory.Memory.of_namespace(cookie),
-            data_path=DataPath.open_existing(place, formers),
-            formers=formers,
-        )
-        try:
-            yield kernel
-        except (OSError, NetlinkError) as error:
-            # Steps explain themselves; this was in reading.
-            raise errors.KernelError(
-                f"reading the kernel's state failed: {_words(error)}",
-                remedy="try again; if it stays, report it with your kernel version (uname -r)",
-            ) from error
-        finally:
-            if kernel.data_path is not None:
-                kernel.data_path.close()
+    try:
+        cookie = namespaces.cookie()
+        place = pins.Pins.of_namespace(cookie)
+        formers = migration.find(place)
+        with Netlink() as netlink:
+            kernel = Kernel(
+                netlink=netlink,
+                pins=place,
+                memory=memory.Memory.of_namespace(cookie),
+                data_path=DataPath.open_existing(place, formers),
+                formers=formers,
+            )
+            try:
+                yield kernel
+            finally:
+                if kernel.data_path is not None:
+                    kernel.data_path.close()
+    except (OSError, NetlinkError) as error:
+        # Steps explain themselves; this was in reading.
+        raise errors.KernelError(
+            f"reading the kernel's state failed: {_words(error)}",
+            remedy="try again; if it stays, report it with your kernel version (uname -r)",
+        ) from error
 
 
 def require_root() -> None:
@@ -327,11 +384,41 @@ def require_root() -> None:
         )
 
 
+@dataclass(slots=True)
+class _Lock:
+    """What the one writer holds."""
+
+    descriptor: int
+    is_guardians: bool = False  # the guardian has work to do, and releases it afterwards
+
+
 @contextlib.contextmanager
-def _lock() -> Iterator[None]:
-    """One writer at a time in a network namespace; others wait."""
+def _lock() -> Iterator[_Lock]:
+    """One writer at a time in a network namespace; others wait. Raises ``HostError``."""
     require_root()
-    path = memory.RUN_DIRECTORY / f"{namespaces.cookie()}.lock"
+    try:
+        path = _lock_path()
+        lock = _Lock(_acquire(path))
+    except OSError as error:
+        raise errors.HostError(
+            f"taking the lock of this network namespace: {_words(error)}",
+            remedy=f"see to it that root can make files in {memory.RUN_DIRECTORY}",
+        ) from error
+    try:
+        yield lock
+    finally:
+        if lock.is_guardians:
+            os.close(lock.descriptor)
+        else:
+            _release(path, lock.descriptor)
+
+
+def _lock_path() -> Path:
+    return memory.RUN_DIRECTORY / f"{namespaces.cookie()}.lock"
+
+
+def _acquire(path: Path) -> int:
+    """Wait for the lock; returns the descriptor that holds it."""
     while True:
         memory.make_directory()
         try:
@@ -344,15 +431,20 @@ def _lock() -> Iterator[None]:
             # The one before us may have removed the file while we waited for it.
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(descriptor), path.stat()):
-                    break
+                    return descriptor
         except BaseException:
             # Whoever leaves without closing it keeps everybody else waiting.
             os.close(descriptor)
             raise
         os.close(descriptor)
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(descriptor)
-        memory.remove_directory_if_empty()
+
+
+def _release(path: Path, descriptor: int) -> None:
+    """Let the next one write, who minds neither the file nor the directory."""
+    with contextlib.suppress(OSError):
+        path.unlink()
+    # Closing is not enough while a guardian that is about to end has it open, too.
+    with contextlib.suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+    os.close(descriptor)
+    memory.remove_directory_if_empty()

@@ -217,8 +217,11 @@ def _restore_sysctl(kernel: Kernel, old: Sysctl) -> None:
 
 def _put_data_plane(kernel: Kernel, new: DataPlane) -> None:
     if not pins.is_bpffs_mounted():
-        pins.mount_bpffs()
+        # Noted before: a note too many is dropped, a mount without one would stay for ever.
         note_bpffs_mounted()
+        pins.mount_bpffs()
+    # A removal that was interrupted may have left all maps, and no directory for programs.
+    kernel.pins.make()
     if kernel.data_path is None or not kernel.data_path.is_complete:
         if kernel.data_path is not None:
             kernel.data_path.close()

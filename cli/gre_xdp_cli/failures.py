@@ -55,6 +55,11 @@ def _explain_os_error(problem: OSError) -> GreXdpError | None:
             f"writing failed, {str(problem.strerror).lower()}{place}",
             remedy="make room and run it again",
         )
+    if problem.errno == errno.EIO:
+        return HostError(
+            f"{str(problem.strerror).lower()}{place}",
+            remedy="dmesg may say what is wrong with the disk; run it again then",
+        )
     if isinstance(problem, PermissionError) and os.geteuid() != 0:
         return PrivilegeError(f"permission denied{place}", remedy="run it with sudo")
     return None
