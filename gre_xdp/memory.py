@@ -106,7 +106,7 @@ class Memory:
             self._write()
 
     def drop_unfinished(self) -> None:
-        """Remove what a writer that was killed in the middle of noting something has left."""
+        """Remove what a writer has left that did not get to the end of noting something."""
         self._unfinished.unlink(missing_ok=True)
 
     @property
@@ -128,8 +128,12 @@ class Memory:
             "waiting": self.waiting,
             "interfaces": [*self.interfaces.items()],
         }
-        temporary.write_text(json.dumps(content, indent=1))
-        os.replace(temporary, self.path)
+        try:
+            temporary.write_text(json.dumps(content, indent=1))
+            os.replace(temporary, self.path)
+        except OSError:
+            self.drop_unfinished()
+            raise
 
 
 def make_directory() -> None:

@@ -193,6 +193,7 @@ def down() -> list[Step]:
             for place in kernel.places:
                 place.remove()
             kernel.memory.forget_all_but_sysctls()
+            kernel.memory.drop_unfinished()
         with contextlib.suppress(OSError):
             _unmount_bpffs_if_ours()
         return journal.steps

@@ -13,20 +13,33 @@ import fcntl
 import io
 import itertools
 import json
+import multiprocessing
 import os
-import pickle
 import re
 import signal
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from pyroute2 import netns
 
 from fault_injection import Effect, Faults
-from gre_xdp import abi, bpf, compiler, config, datapath, history, memory, pins, reconcile
+from gre_xdp import (
+    abi,
+    bpf,
+    compiler,
+    config,
+    datapath,
+    history,
+    memory,
+    pins,
+    reconcile,
+    tunnel_maps,
+)
 from gre_xdp.datapath import DataPath
 from gre_xdp.lab.topology import Namespace
 from gre_xdp.netlink import Netlink, namespaces
@@ -34,13 +47,16 @@ from gre_xdp.netlink.addresses import list_addresses
 from gre_xdp.netlink.links import list_links
 from gre_xdp.netlink.neighbours import list_neighbours
 from gre_xdp.netlink.routes import list_routes
-from gre_xdp.observed import tunnel_entries
 from gre_xdp_cli.main import cli
 
 _CLONE_NEWNS = 0x00020000
 _MS_PRIVATE_ALL = (1 << 18) | 0x4000
 _MNT_DETACH = 2
 _PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_PDEATHSIG = 1
+# After so many points where all is old the next apply is carried out to its end; otherwise it is
+# that of the next point, which comes as far as the call behind the one that was broken.
+_COMPLETE_EACH = 6
 _NOT_REACHED = 42
 EFFECTS = CHANGE_FAILS, READ_FAILS, KILLED = ("a change fails", "a read fails", "it is killed")
 _SYSCTLS = Path("/proc/sys/net")
@@ -88,56 +104,73 @@ class Life:
 
 
 def sweep(
-    namespaces_: Sequence[Namespace],
+    gateways: Sequence[Namespace],
     directory: Path,
     scenario: Scenario,
     programs: compiler.Bytecode,
+    meanwhile: AbstractContextManager[object],
 ) -> dict[str, Outcome]:
     """Break every call of the way from the old state to the new one; by what was done to them.
 
-    The work is shared out to as many processes as there are namespaces.
+    The work is shared out to as many processes as there are gateways. ``meanwhile`` is entered once
+    all have reached the old state, and left before the last one leaves it for good.
     """
-    pipes = []
-    for share, namespace in enumerate(namespaces_):
-        reader, writer = os.pipe()
+    workers = []
+    for share, namespace in enumerate(gateways):
+        place = directory / str(share)
+        place.mkdir()
+        ours, theirs = multiprocessing.Pipe()
         pid = os.fork()
         if not pid:
-            place = directory / str(share)
-            place.mkdir()
             try:
-                _isolate(namespace)
-                work = Sweep(place, scenario, programs, share, len(namespaces_))
-                answer: Any = work.run()
+                _isolate(namespace, place)
+                Sweep(place, scenario, programs, share, len(gateways)).run(theirs)
             except BaseException:  # noqa: BLE001 - it is told to the test
-                answer = traceback.format_exc()
-            with os.fdopen(writer, "wb") as pipe:
-                pickle.dump(answer, pipe)
+                theirs.send(traceback.format_exc())
             os._exit(0)
-        os.close(writer)
-        pipes.append((pid, reader))
-    answers = []
-    for pid, reader in pipes:
-        with os.fdopen(reader, "rb") as pipe:
-            answers.append(pickle.load(pipe))  # noqa: S301 - from our own child
-        os.waitpid(pid, 0)
+        theirs.close()
+        workers.append((pid, ours))
+    try:
+        for _, worker in workers:
+            _expect(worker.recv(), str)
+        with meanwhile:
+            for _, worker in workers:
+                worker.send("go")
+            answers = [_expect(worker.recv(), dict) for _, worker in workers]
+        for _, worker in workers:
+            worker.send("end")
+            _expect(worker.recv(), str)
+    finally:
+        for pid, worker in workers:
+            worker.close()
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
     total = {effect: Outcome() for effect in EFFECTS}
     for answer in answers:
-        assert isinstance(answer, dict), answer
         for effect, outcome in answer.items():
             total[effect].points += outcome.points
             total[effect].wrong += outcome.wrong
     return total
 
 
-def _isolate(namespace: Namespace) -> None:
+def _expect(answer: Any, kind: type) -> Any:
+    assert isinstance(answer, kind), answer
+    assert answer in ("ready", "ended") or kind is dict, answer
+    return answer
+
+
+def _isolate(namespace: Namespace, place: Path) -> None:
     """Go into the namespace; mount nothing for others, and be the parent of orphans."""
     libc = ctypes.CDLL(None, use_errno=True)
     assert libc.unshare(_CLONE_NEWNS) == 0
     assert libc.mount(b"none", b"/", None, ctypes.c_ulong(_MS_PRIVATE_ALL), None) == 0
     while pins.is_bpffs_mounted():
         assert libc.umount2(os.fsencode(pins.BPFFS), _MNT_DETACH) == 0
+    # As /run is: what is written there does not wait for a disk.
+    assert libc.mount(b"tmpfs", os.fsencode(place), b"tmpfs", ctypes.c_ulong(0), None) == 0
     netns.setns(str(namespace.path), flags=0)
     assert libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+    assert libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) == 0
 
 
 class Sweep:
@@ -152,6 +185,7 @@ class Sweep:
         shares: int,
     ) -> None:
         self._share, self._shares = share, shares
+        self._points = 0
         self._scenario = scenario
         self._file = directory / "config.toml"
         self._digest = scenario.old.digest
@@ -165,7 +199,8 @@ class Sweep:
         self._faults = Faults(roots)
         self._faults.install()
 
-    def run(self) -> dict[str, Outcome]:
+    def run(self, test: Connection) -> None:
+        """All effects at all points of this share, when the test says so."""
         self._reach(self._scenario.new)
         self._new = fingerprint()
         self._reach(self._scenario.old)
@@ -175,14 +210,19 @@ class Sweep:
         with self._faults.armed(None, changes=False, at=0):
             assert self._operate().code == 0
         calls = self._faults.calls
-        try:
-            return {
+        self._reach(self._scenario.old)
+        test.send("ready")
+        assert test.recv() == "go"
+        test.send(
+            {
                 CHANGE_FAILS: self._sweep(self._fail, calls, changes=True),
                 READ_FAILS: self._sweep(self._fail, calls, changes=False),
                 KILLED: self._sweep(self._kill, calls, changes=True),
             }
-        finally:
-            self._reach(State(None))
+        )
+        assert test.recv() == "end"
+        self._reach(State(None))
+        test.send("ended")
 
     def _sweep(
         self,
@@ -201,6 +241,7 @@ class Sweep:
             if ended is None:
                 break
             outcome.points += 1
+            self._points += 1
             name = names[at] if at < len(names) else ""
             outcome.wrong += [f"{at} {name}: {wrong}" for wrong in self._judge(ended)]
         return outcome
@@ -255,6 +296,8 @@ class Sweep:
             yield "no error, and not all is new"
         elif ended.code not in (0, -signal.SIGKILL):
             yield f"ended with {ended.code}: {ended.stderr}"
+        if found == self._old and self._points % _COMPLETE_EACH:
+            return
         following = self._operate()
         if following != Ended(0, "") or self._diff(new) or fingerprint() != self._new:
             yield f"the next one fails: {following} {_differences(self._new, fingerprint())}"
@@ -282,8 +325,7 @@ class Sweep:
         with _maps() as (data_path, netlink):
             assert data_path is not None
             links = list_links(netlink)
-            entries = tunnel_entries(data_path, links)
-            number = next(i for i, t in entries.items() if t.name == self._scenario.untouched)
+            number = tunnel_maps.read(data_path, links).by_name[self._scenario.untouched].id
             counters = data_path.tunnel_counters(number)
             value = bpf.map_lookup(
                 data_path._fds[abi.MapIndex.SEQUENCES],
@@ -392,16 +434,28 @@ def fingerprint() -> dict[str, object]:
                 (str(n.address), names[n.ifindex]) for n in list_neighbours(netlink) if n.is_kept
             },
             "sysctls": _sysctls(),
-            "maps": {use.name: use.entries for use in uses},
+            # What the data path learns of neighbours is not what was applied.
+            "maps": {use.name: use.entries for use in uses if use.name != "neighbours"},
             "pins": {_named(path, names) for path in pins.BPFFS.glob("gre-xdp/**/*")},
-            "mounted": pins.is_bpffs_mounted(),
-            "files": {
-                path.name: path.read_text()
-                for path in memory.RUN_DIRECTORY.glob("*")
-                # One that nobody holds is nothing.
-                if path.suffix != ".lock"
-            },
+            # An empty one that is noted as ours is as good as none: the next command unmounts it.
+            "mounted": pins.is_bpffs_mounted()
+            and not (memory.was_bpffs_mounted_by_us() and not any(pins.BPFFS.glob("gre-xdp"))),
+            "files": _files(),
         }
+
+
+def _files() -> dict[str, object]:
+    """What is remembered, but for locks that nobody holds and notes for ``show``."""
+    is_noted = any(pins.BPFFS.glob("gre-xdp"))
+    # The file that becomes the notes is used by the next writer.
+    passing = (".lock", ".new") if is_noted else (".lock",)
+    found: dict[str, object] = {}
+    for path in memory.RUN_DIRECTORY.glob("*"):
+        if path.suffix == ".json":
+            found[path.name] = sorted(json.loads(path.read_text())["sysctls"].items())
+        elif path.suffix not in passing and (is_noted or path != memory._BPFFS_MARK):
+            found[path.name] = path.read_text()
+    return {name: str(content) for name, content in found.items() if content != []}
 
 
 def _named(path: Path, names: dict[int, str]) -> str:
