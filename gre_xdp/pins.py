@@ -7,6 +7,7 @@ change the data plane, so only root may.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,11 +100,15 @@ class _StatFs(ctypes.Structure):
 
 
 def is_bpffs_mounted() -> bool:
-    """Is ``/sys/fs/bpf`` a bpffs for this process?"""
+    """Is ``/sys/fs/bpf`` a bpffs for this process? Raises ``OSError`` when that is not known."""
     buffer = _StatFs()
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.statfs(os.fsencode(BPFFS), ctypes.byref(buffer)):
-        return False
+        code = ctypes.get_errno()
+        if code == errno.ENOENT:
+            return False
+        # A second bpffs on top of ours would hide all that runs.
+        raise OSError(code, os.strerror(code), str(BPFFS))
     return bool(buffer.f_type == _BPFFS_MAGIC)
 
 

@@ -350,8 +350,8 @@ def _settle(kernel: Kernel, steps: list[Step]) -> None:
 def _open_kernel() -> Iterator[Kernel]:
     """Everything that steps and observation work on, in the current network namespace."""
     require_root()
-    pins.require_shared_mounts()
     try:
+        pins.require_shared_mounts()
         cookie = namespaces.cookie()
         place = pins.Pins.of_namespace(cookie)
         formers = migration.find(place)

@@ -52,7 +52,7 @@ class Faults:
         pins.ctypes = _Ctypes(self)  # type: ignore[assignment]
         self._wrap(NetlinkRequest, "send", _is_netlink_change, _netlink_failure)
         self._wrap(IoctlEthtool, "set_features", lambda *_: True, _os_failure)
-        Path.write_text = lambda path, text: self._write_text(path, text)  # type: ignore[method-assign,assignment,misc]
+        Path.write_text = _method(self._write_text)  # type: ignore[method-assign]
         guardian.start = self._start_guardian
 
     @contextmanager
@@ -147,6 +147,15 @@ class Faults:
             guardian.watch(pipe, journal, lock)
         finally:
             os._exit(0)
+
+
+def _method(function: Callable[..., Any]) -> Any:
+    """A function that becomes a method of the class it is put into: bound ones do not."""
+
+    def method(*arguments: Any) -> Any:
+        return function(*arguments)
+
+    return method
 
 
 def _os_failure() -> OSError:

@@ -20,14 +20,14 @@ import signal
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from pyroute2 import netns
 
-from fault_injection import Effect, Faults
+from fault_injection import Faults
 from gre_xdp import (
     abi,
     bpf,
@@ -58,6 +58,8 @@ _PR_SET_PDEATHSIG = 1
 # that of the next point, which comes as far as the call behind the one that was broken.
 _COMPLETE_EACH = 6
 _NOT_REACHED = 42
+# Maps are made and removed hundreds of times: large ones take the kernel longer than all else.
+_MAP_ENTRIES = 512
 EFFECTS = CHANGE_FAILS, READ_FAILS, KILLED = ("a change fails", "a read fails", "it is killed")
 _SYSCTLS = Path("/proc/sys/net")
 
@@ -192,6 +194,8 @@ class Sweep:
         memory.RUN_DIRECTORY = directory / "run"
         memory._BPFFS_MARK = memory.RUN_DIRECTORY / "bpffs-mounted"
         history.STATE_DIRECTORY = directory / "state"
+        for index, spec in abi.MAPS.items():
+            abi.MAPS[index] = replace(spec, max_entries=min(spec.max_entries, _MAP_ENTRIES))
         compiler.compile_programs = lambda *_: programs
         datapath._digest_on_disk = lambda: self._digest
         reconcile.source_digest = lambda: self._digest  # type: ignore[assignment]
@@ -284,8 +288,11 @@ class Sweep:
         if not is_lock_free():
             yield "the lock is held"
         found = fingerprint()
+        if self._is_new_but_for_old_programs(found):
+            found = self._new
         if found not in (self._old, self._new):
-            yield f"half: {_differences(self._old, found)} from old, {_differences(self._new, found)} from new"
+            from_old = _differences(self._old, found)
+            yield f"half: {from_old} from old, {_differences(self._new, found)} from new"
         elif self._diff(old if found == self._old else new):
             yield "diff is not empty"
         if ended.code == 1:
@@ -306,6 +313,12 @@ class Sweep:
             is_growing = all(a <= b for a, b in zip(life.counts, self._life.counts, strict=True))
             if life.ifindex != self._life.ifindex or not is_growing:
                 yield f"the untouched tunnel was {life}, and is {self._life}"
+
+    def _is_new_but_for_old_programs(self, found: dict[str, Any]) -> bool:
+        """They are removed last of all; what is left of them the next apply removes."""
+        old, new = self._scenario.old.digest, self._scenario.new.digest
+        rest = {path for path in found["pins"] if f"/programs/{old}" not in path}
+        return old != new and {**found, "pins": rest} == self._new
 
     def _diff(self, state: State) -> list[Any]:
         self._digest = state.digest
@@ -341,7 +354,7 @@ class Sweep:
 
 
 def _sample(names: list[str]) -> list[int]:
-    """Of calls that are alike, the first, the middle and the last one."""
+    """Of calls that are alike, the first and the last one."""
     alike: dict[str, list[int]] = {}
     for number, name in enumerate(names):
         alike.setdefault(re.sub(r"/proc/sys/\S+|\d+", "", name), []).append(number)
@@ -349,7 +362,7 @@ def _sample(names: list[str]) -> list[int]:
         {
             numbers[round(place * (len(numbers) - 1))]
             for numbers in alike.values()
-            for place in (0.0, 0.5, 1.0)
+            for place in (0.0, 1.0)
         }
     )
 

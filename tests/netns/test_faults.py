@@ -2,9 +2,10 @@
 
     site-a ── gw-a ═══ underlay (IPv4 only) ═══ gw-b ── site-b        four times, side by side
 
-Each call by which a command changes something (some 120 for a first apply: netlink requests, bpf(2),
-settings, files, mounts, the start of the guardian) fails once, and the process is killed at it once;
-reads fail, too, at some 30 places of each scenario. A kill behind a call is one at the next call.
+Each call by which a command changes something (netlink requests, bpf(2), settings, files, mounts,
+the start of the guardian: some 150 for a first apply, 90 for down, 60, 30 and 20 for the others)
+fails once, and the process is killed at it once: some 700 points. Reads fail, too, the first and
+the last of each kind: some 150. A kill right after a call is one at the next call.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ def test_all_or_nothing(
     stands: list[Sites], tmp_path: Path, scenario: Scenario, least_changes: int
 ) -> None:
     """Whatever fails, and wherever it is killed, nothing is half, and the next one succeeds."""
-    programs = compiler.Bytecode({name: _PASS for name in compiler.PROGRAMS}, "")
+    programs = compiler.Bytecode(dict.fromkeys(compiler.PROGRAMS, _PASS), "")
     gateways = [sites.gw_a.namespace for sites in stands]
     _judge(sweep(gateways, tmp_path, scenario, programs, nullcontext()), least_changes)
 
@@ -112,7 +113,7 @@ def test_all_or_nothing(
         ),
         pytest.param(
             Scenario(State(_THREE), State(_config(_LEFT_ALONE, _BEFORE, _ADDED)), "still"),
-            60,
+            50,
             id="one-comes-one-goes",
         ),
         pytest.param(
@@ -142,15 +143,11 @@ def test_a_tunnel_that_is_left_alone_loses_nothing(
     programs = compiler.compile_programs()
     _judge(sweep(gateways, tmp_path, scenario, programs, all_streams()), least_changes)
     for each in passing:
-        print(each)
-        assert each.sent > 1000
+        assert each.sent > 500
         assert each == Stream(each.sent, each.sent, each.sent)
 
 
 def _judge(found: dict[str, Outcome], least_changes: int) -> None:
-    for effect in EFFECTS:
-        print(effect, found[effect].points)
-        print("\n".join(found[effect].wrong))
     assert [wrong for effect in EFFECTS for wrong in found[effect].wrong] == []
     assert found[CHANGE_FAILS].points == found[KILLED].points >= least_changes
     assert found[READ_FAILS].points >= 20

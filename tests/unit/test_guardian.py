@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 import threading
-from ipaddress import ip_network
+from ipaddress import ip_interface
 
 import pytest
 
 from gre_xdp import guardian, reconcile
 from gre_xdp.guardian import Journal
 from gre_xdp.plan import Step
-from gre_xdp.resources import Sysctl, TunnelRoute
+from gre_xdp.resources import Sysctl, TunnelAddress
 
 STEPS = [
     Step(None, Sysctl("ipv4/conf/eth0/forwarding", "1")),
-    Step(TunnelRoute(ip_network("10.9.0.0/24"), "fra1"), None),
+    Step(TunnelAddress("fra1", ip_interface("10.9.0.1/24")), None),
 ]
 
 
