@@ -9,6 +9,7 @@ wants to write next waits until the undoing is over.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pickle
 import signal
@@ -22,6 +23,8 @@ if TYPE_CHECKING:  # the guardian sits beside each change: it loads the rest onl
     from gre_xdp.plan import Step
 
 _OVER = b"."
+# Linux 6.3: hardened hosts refuse memory that could be executed (vm.memfd_noexec).
+_MFD_NOEXEC_SEAL = 8
 # When a service's main process has died, systemd tells the rest to end: not before it is undone.
 _DEAF_TO = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -63,7 +66,7 @@ class Journal:
                 os.close(descriptor)
 
     def _start(self) -> None:
-        memory = os.memfd_create("gre-xdp-journal")
+        memory = _memory()
         try:
             theirs, ours = os.pipe()
             try:
@@ -113,6 +116,16 @@ def _begun(journal: int) -> Iterator[Step]:
     with os.fdopen(journal, "rb") as file, contextlib.suppress(EOFError, pickle.UnpicklingError):
         while True:
             yield pickle.load(file)  # noqa: S301 - written by us, in memory that has no name
+
+
+def _memory() -> int:
+    """Memory with a descriptor; raises ``OSError``."""
+    try:
+        return os.memfd_create("gre-xdp-journal", os.MFD_CLOEXEC | _MFD_NOEXEC_SEAL)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+    return os.memfd_create("gre-xdp-journal", os.MFD_CLOEXEC)
 
 
 def _write(descriptor: int, data: bytes) -> None:

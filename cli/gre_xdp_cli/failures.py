@@ -55,7 +55,7 @@ def _explain_os_error(problem: OSError) -> GreXdpError | None:
             f"writing failed, {str(problem.strerror).lower()}{place}",
             remedy="make room and run it again",
         )
-    if problem.errno == errno.EIO:
+    if problem.errno == errno.EIO and problem.filename:
         return HostError(
             f"{str(problem.strerror).lower()}{place}",
             remedy="dmesg may say what is wrong with the disk; run it again then",
