@@ -22,7 +22,7 @@ from gre_xdp.host import Host, read_host
 from gre_xdp.model import Config, Tunnel
 from gre_xdp.netlink import Netlink, NetlinkError, namespaces
 from gre_xdp.netlink.firewall import ForwardChain, forward_chains
-from gre_xdp.netlink.links import Link
+from gre_xdp.netlink.links import Link, list_links
 from gre_xdp.netlink.neighbours import list_neighbours
 from gre_xdp.netlink.routes import Address
 from gre_xdp.observed import add_current_sysctls, observe
