@@ -19,18 +19,18 @@ from gre_xdp.exporter import Exporter
 from gre_xdp.history import History
 from gre_xdp.metrics import AgentState
 from gre_xdp.model import Config
-from gre_xdp.netlink import NetlinkError, monitor
 from gre_xdp.netlink.routes import Address
+from gre_xdp.network_watch import NetworkWatch
+from gre_xdp.pace import DEBOUNCE_S, Pace
 from gre_xdp.path_learner import PathLearner
 from gre_xdp.plan import Step
 from gre_xdp.reconcile import Outcome
 from gre_xdp.service_manager import ServiceManager
 
-# Events come in bursts: wait a moment, then look once.
-_DEBOUNCE_S = 0.05
 # Look even when nothing was heard.
 _RESYNC_S = 30.0
-_MONITOR_RETRY_S = 1.0
+# Sooner, while something is not as it should be: its end may be something that nobody hears of.
+_UNSETTLED_S = 5.0
 # The process that watches a change has the first say.
 _TAKE_BACK_AFTER_S = 1.0
 
@@ -58,9 +58,12 @@ class Agent:
         self._manager = ServiceManager()
         self._rejected = ""  # why the file was not taken when it was read last
         self._failure = ""
+        self._has_failed = False  # the last look, as a whole
         self._failure_logged_at = 0.0
+        self._is_unsettled = False  # something is refused, or differs and is not repaired
         self._pending: dict[str, str] = {}
-        self._next_hops: frozenset[Address] = frozenset()
+        self._watch: NetworkWatch | None = None
+        self._pace = Pace()
         self._learner: PathLearner | None = None
         self._reprobe = asyncio.Event()
         self._notes: set[asyncio.Task[None]] = set()
@@ -75,11 +78,15 @@ class Agent:
         if rollback.restore_file_if_over(self._history):
             _log.warning("%s held a change that was never confirmed: taken back", self._path)
         self._config, text = self._read()
+        # Before the first look: nothing that happens from then on is missed.
+        self._watch = watch = NetworkWatch(self._wake.set)
+        watch.follow_config(self._config)
+        watch.start()
         outcome = await asyncio.to_thread(reconcile.keep, self._config, takes_over=True)
         self._remember(text)
         self._note_reload(successful=True)
         self._note_outcome(outcome)
-        self._next_hops = await asyncio.to_thread(reconcile.next_hops)
+        watch.follow_kernel(await asyncio.to_thread(reconcile.next_hops))
         _log.info("applied %s: %d changes", self._path, len(outcome.steps))
         self._learner = PathLearner(self._believe)
         self._learner.follow(self._config.tunnels)
@@ -92,7 +99,7 @@ class Agent:
         self._manager.ready(self._status())
         tasks = [
             asyncio.create_task(self._stop.wait()),
-            asyncio.create_task(self._monitor()),
+            asyncio.create_task(watch.run()),
             asyncio.create_task(self._follow()),
             asyncio.create_task(self._probe()),
         ]
@@ -108,6 +115,7 @@ class Agent:
             for heard in self._learner.sockets.values():
                 loop.remove_reader(heard)
             self._learner.close()
+            watch.close()
             if exporter is not None:
                 exporter.close()
         _log.info("stopped; the data plane goes on (gre-xdp down removes it)")
@@ -139,45 +147,42 @@ class Agent:
         self._reload = True
         self._wake.set()
 
-    async def _monitor(self) -> None:
-        """Turn events into wake-ups; lost events are a reason to look, too."""
-        while True:
-            try:
-                async for event in monitor.changes(self._is_next_hop):
-                    _log.debug("event %s", event)
-                    self._wake.set()
-            except (OSError, NetlinkError) as error:
-                _log.warning("netlink events were lost (%s): looking at everything", error)
-                self._wake.set()
-                await asyncio.sleep(_MONITOR_RETRY_S)
-
-    def _is_next_hop(self, address: Address) -> bool:
-        return address in self._next_hops
-
     def _rest_s(self) -> float:
         """How long there is nothing to do unless something is heard."""
-        rest_s = self._manager.rest_s(_RESYNC_S)
+        rest_s = self._manager.rest_s(_UNSETTLED_S if self._is_unsettled else _RESYNC_S)
         pending = self._history.pending
         if pending is None:
             return rest_s
         until_s = pending.until_s + _TAKE_BACK_AFTER_S
-        return min(rest_s, max(_DEBOUNCE_S, until_s - time.time()))
+        return min(rest_s, max(DEBOUNCE_S, until_s - time.time()))
 
     async def _follow(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), self._rest_s())
-            await asyncio.sleep(_DEBOUNCE_S)
+            await asyncio.sleep(self._pace.wait_s())
             self._wake.clear()
-            await self._take_back()
-            if self._reload:
-                self._reload = False
-                self._manager.reloading()
-                await self._load()
-                self._manager.ready(self._status())
-            await self._reconcile()
+            with self._pace.looking():
+                await self._take_back()
+                if self._reload:
+                    self._reload = False
+                    self._manager.reloading()
+                    await self._load()
+                    self._manager.ready(self._status())
+                await self._reconcile()
             # Here and nowhere else: a round that does not end is what the watchdog is for.
             self._manager.alive(self._status())
+            self._keep_pace()
+
+    def _keep_pace(self) -> None:
+        """Let the next look wait for its turn, as the last one was."""
+        if self._watch is not None:
+            self._state.netlink_overruns = self._watch.overruns
+            self._pace.note_overruns(self._watch.overruns)
+        if self._has_failed:
+            self._pace.note_failure()
+        else:
+            self._pace.note_success()
 
     async def _probe(self) -> None:
         """Ask tunnels that want it whether they carry IPv6, at once and periodically."""
@@ -233,6 +238,8 @@ class Agent:
         self._config, self._rejected = config, ""
         if self._learner is not None:
             self._learner.follow(config.tunnels)
+        if self._watch is not None:
+            self._watch.follow_config(config)
         self._reprobe.set()
         self._note_reload(successful=True)
         _log.info("loaded %s: %d changes", self._path, len(steps))
@@ -241,6 +248,8 @@ class Agent:
     async def _reconcile(self) -> None:
         """Repair or report what differs; next hops are kept up in any case."""
         is_repairing = self._config.drift == "repair"
+        self._has_failed = False
+        self._state.reconciles += 1
         try:
             if is_repairing:
                 outcome = await asyncio.to_thread(reconcile.keep, self._config)
@@ -250,14 +259,33 @@ class Agent:
                 outcome = await asyncio.to_thread(reconcile.differences, self._config)
         except errors.GreXdpError as error:
             self._note_failure(_explain(error))
+            self._has_failed = self._is_unsettled = True
             # What is in the way of the rest is no reason to lose the tunnels that work.
             with contextlib.suppress(errors.GreXdpError):
                 await asyncio.to_thread(reconcile.keep_next_hops, self._config)
             return
         self._note_outcome(outcome)
-        self._next_hops = await asyncio.to_thread(reconcile.next_hops)
+        if self._watch is not None:
+            self._watch.follow_kernel(await asyncio.to_thread(reconcile.next_hops))
         self._state.drift_changes = len(outcome.steps)
+        self._is_unsettled = bool(outcome.wanted.refusals)
+        if outcome.undone:
+            self._note_undone(outcome.undone)
+        elif outcome.steps and is_repairing:
+            # What was repaired is to be found in order; pins and map entries tell nobody.
+            self._wake.set()
+        elif outcome.steps:
+            self._is_unsettled = True
         self._log_steps("repaired" if is_repairing else "differs", outcome.steps)
+
+    def _note_undone(self, steps: list[Step]) -> None:
+        """Somebody changes the same things: they are repaired again, less and less often."""
+        objects = ", ".join(step.object for step in steps[:5])
+        self._note_failure(
+            f"what was repaired did not stay so: {objects};"
+            " remedy: something else changes the same things: find out what"
+        )
+        self._has_failed = self._is_unsettled = True
 
     def _note_outcome(self, outcome: Outcome) -> None:
         """Say what waits or does not fit, each time that it changes."""

@@ -30,6 +30,8 @@ class AgentState:
     drift_changes: int = 0
     drift_repairs: int = 0
     pending: int = 0
+    netlink_overruns: int = 0
+    reconciles: int = 0
 
 
 class DataPathCollector(Collector):
@@ -196,6 +198,16 @@ def _agent(agent: AgentState) -> Iterator[Metric]:
         "Interfaces of the configuration that do not exist yet, or are called otherwise",
         value=agent.pending,
     )
+    yield CounterMetricFamily(
+        "gre_xdp_reconciles_total",
+        "How often the agent has looked at the kernel",
+        value=agent.reconciles,
+    )
+    yield CounterMetricFamily(
+        "gre_xdp_netlink_overruns_total",
+        "How often the kernel had more to tell than the agent could take, and all was looked at",
+        value=agent.netlink_overruns,
+    )
 
 
 def _build_info() -> Metric:
@@ -228,6 +240,8 @@ METRIC_NAMES: tuple[str, ...] = (
     "gre_xdp_drift_changes",
     "gre_xdp_drift_repairs_total",
     "gre_xdp_pending",
+    "gre_xdp_reconciles_total",
+    "gre_xdp_netlink_overruns_total",
     "gre_xdp_build_info",
     "gre_xdp_scrape_errors_total",
     "gre_xdp_scrape_duration_seconds",

@@ -10,7 +10,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -40,10 +40,14 @@ _SETTLE_POLL_S = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What was done, or would be, and what of the configuration was left as it is."""
+    """What was done, or would be, and what of the configuration was left as it is.
+
+    ``undone`` is what somebody has undone meanwhile.
+    """
 
     steps: list[Step]
     wanted: Desired
+    undone: list[Step] = field(default_factory=list)
 
 
 def diff(config: Config) -> list[Step]:
@@ -99,7 +103,10 @@ def _apply(kernel: Kernel, lock: _Lock, config: Config, *, is_strict: bool) -> O
         return steps
 
     with _undoing(kernel, lock) as journal:
-        _converge(kernel, journal, remaining)
+        undone = _converge(kernel, journal, remaining)
+        # For an agent one who meddles with a thing is no reason to give up the others.
+        if is_strict:
+            _verify(undone)
     # All took effect: what is left to do is no reason to say that it failed.
     with contextlib.suppress(OSError, NetlinkError):
         if kernel.data_path is not None:
@@ -108,7 +115,7 @@ def _apply(kernel: Kernel, lock: _Lock, config: Config, *, is_strict: bool) -> O
             former.pins.remove()
         kernel.memory.note_applied(wanted.pending | _reasons(wanted), wanted.interfaces)
         _settle(kernel, journal.steps)
-    return Outcome(journal.steps, wanted)
+    return Outcome(journal.steps, wanted, undone)
 
 
 def _refuse(wanted: Desired) -> None:
@@ -164,16 +171,15 @@ def _refuse_nothing(kernel: Kernel, config: Config) -> None:
         )
 
 
-def _converge(kernel: Kernel, journal: Journal, remaining: Callable[[], list[Step]]) -> None:
-    """Carry out what remains to be done, until nothing does; raises ``DriftError``."""
+def _converge(kernel: Kernel, journal: Journal, remaining: Callable[[], list[Step]]) -> list[Step]:
+    """Carry out what remains to be done, until nothing does; returns what remains all the same."""
     for _ in range(_PASSES):
         steps = remaining()
         _execute_all(kernel, steps, journal)
         sweep(kernel)
         if not steps:
-            break
-    else:
-        _verify(remaining())
+            return []
+    return remaining()
 
 
 def _verify(remaining: list[Step]) -> None:
@@ -189,7 +195,7 @@ def down() -> list[Step]:
     """Remove everything that we made in this namespace, and nothing else."""
     with _lock() as lock, _open_kernel() as kernel:
         with _undoing(kernel, lock) as journal:
-            _converge(kernel, journal, lambda: plan({}, _observe(kernel, ())[0]))
+            _verify(_converge(kernel, journal, lambda: plan({}, _observe(kernel, ())[0])))
             for place in kernel.places:
                 place.remove()
             kernel.memory.forget_all_but_sysctls()
@@ -211,11 +217,13 @@ def bypassed_chains() -> list[ForwardChain]:
     return forward_chains()
 
 
-def next_hops() -> frozenset[Address]:
-    """The neighbours that are kept for tunnels of this namespace."""
+def next_hops() -> frozenset[tuple[int, Address]]:
+    """The neighbours that are kept for tunnels here: index of the interface, and address."""
     with Netlink() as netlink:
         return frozenset(
-            neighbour.address for neighbour in list_neighbours(netlink) if neighbour.is_kept
+            (neighbour.ifindex, neighbour.address)
+            for neighbour in list_neighbours(netlink)
+            if neighbour.is_kept
         )
 
 

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +17,11 @@ CLI = [sys.executable, "-m", "gre_xdp_cli.main"]
 
 @contextmanager
 def agent(
-    gateway: Gateway, directory: Path, toml: str, environment: Mapping[str, str] | None = None
+    gateway: Gateway,
+    directory: Path,
+    toml: str,
+    environment: Mapping[str, str] | None = None,
+    command: Sequence[str] = CLI,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """An agent in the gateway's namespace, once it has applied its configuration."""
     path = directory / "config.toml"
@@ -26,7 +30,7 @@ def agent(
     with log.open("ab") as sink:
         start = log.stat().st_size
         process = subprocess.Popen(
-            [*CLI, "--netns", gateway.namespace.name, "agent", str(path)],
+            [*command, "--netns", gateway.namespace.name, "agent", str(path)],
             stdout=sink,
             stderr=sink,
             # One that does not end when asked to is made to say what it waits for.

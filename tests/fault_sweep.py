@@ -46,7 +46,7 @@ from gre_xdp.netlink import Netlink, namespaces
 from gre_xdp.netlink.addresses import list_addresses
 from gre_xdp.netlink.links import list_links
 from gre_xdp.netlink.neighbours import list_neighbours
-from gre_xdp.netlink.routes import list_routes
+from gre_xdp.netlink.routes import list_own_routes
 from gre_xdp_cli.main import cli
 
 _CLONE_NEWNS = 0x00020000
@@ -437,8 +437,7 @@ def fingerprint() -> dict[str, object]:
             },
             "routes": {
                 (str(r.destination), names.get(r.ifindex or 0), r.mtu)
-                for r in list_routes(netlink)
-                if r.is_ours
+                for r in list_own_routes(netlink)
             },
             "addresses": {
                 (str(a.address), names[a.ifindex]) for a in list_addresses(netlink) if a.is_ours

@@ -341,6 +341,8 @@ LABELS = {
     "gre_xdp_drift_changes": set(),
     "gre_xdp_drift_repairs_total": set(),
     "gre_xdp_pending": set(),
+    "gre_xdp_reconciles_total": set(),
+    "gre_xdp_netlink_overruns_total": set(),
     "gre_xdp_build_info": {"version", "bcc", "kernel"},
     "gre_xdp_scrape_duration_seconds": set(),
     "gre_xdp_scrape_errors_total": set(),
@@ -351,9 +353,13 @@ AGENT = AgentState(
     drift_changes=2,
     drift_repairs=5,
     pending=1,
+    netlink_overruns=3,
+    reconciles=9,
 )
 AGENT_ONLY = {
-    n for n in LABELS if any(w in n for w in ("_config_", "_drift_", "_reconcile_", "_pending"))
+    n
+    for n in LABELS
+    if any(w in n for w in ("_config_", "_drift_", "_reconcile", "_pending", "_netlink_"))
 }
 
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -420,6 +426,8 @@ def test_an_exporter_alone_knows_nothing_of_the_agent(serve: Callable[..., Expor
         ("gre_xdp_drift_changes", {}, 2),
         ("gre_xdp_drift_repairs_total", {}, 5),
         ("gre_xdp_pending", {}, 1),
+        ("gre_xdp_netlink_overruns_total", {}, 3),
+        ("gre_xdp_reconciles_total", {}, 9),
         ("gre_xdp_scrape_errors_total", {}, 0),
     ],
 )
