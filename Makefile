@@ -15,7 +15,7 @@ PACKAGES := python3 python3-venv python3-bpfcc linux-libc-dev libbpf1 \
 # A routing daemon for a test: of its package only the files, as installed it would run as a service.
 BIRD := $(VENV)/bird
 
-.PHONY: help setup packages demo test fuzz lint format bench clean
+.PHONY: help setup packages demo test fuzz reliability lint format bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -51,6 +51,9 @@ demo: ## TCP through an XDP GRE tunnel to a stock Linux kernel, with live counte
 test: setup $(BIRD) ## all tests; without root or BPF those that can run
 	$(PYTHON) -m pytest
 
+reliability: setup ## lose no packet whatever happens, and write that down in docs/reliability.md
+	$(PYTHON) -m pytest -q tests/netns/test_hitless.py --write-reliability
+
 fuzz: setup ## a million frames through the programs, here and on Linux 6.1; a million configuration files
 	$(PYTHON) -m pytest -s tests/fuzz tests/linux61/test_fuzz.py tests/unit/test_config_fuzz.py \
 		--frames 1000000 --files 1000000
@@ -75,8 +78,9 @@ format: setup ## let the formatters write
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/clang-format -i bpf/*.[ch] gre_xdp/lab/*.c
 
-bench: setup ## cost per packet, side by side with the floor
+bench: setup ## cost per packet, side by side with the floor; of commands by number of tunnels
 	@$(VENV)/bin/gre-xdp bench
+	@$(VENV)/bin/gre-xdp bench --control
 
 clean: ## remove what setup and the tests made in this directory
 	rm -rf $(VENV) .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info

@@ -72,33 +72,23 @@ class Figures:
     adopt_rss_mib: float  # the most that the new process had resident
 
 
-def run(
-    tunnels: int, *, is_shared: bool, progress: Callable[[str], None] = lambda _: None
-) -> Figures:
-    """Measure one size; ``progress`` hears what is being done. Raises ``GreXdpError``."""
+def run(tunnels: int, *, is_shared: bool) -> Figures:
+    """Measure one size; raises ``GreXdpError``."""
     with _gateway() as gateway, TemporaryDirectory() as directory:
         path = Path(directory, "config.toml")
         path.write_text(_text(tunnels, is_shared=is_shared))
-        progress("check")
         check_s, wanted = _timed(lambda: config.load(path))
-        progress("apply")
         apply_s, _ = _timed(lambda: _apply(gateway, wanted))
-        progress("no-op apply")
         no_op_s, steps = _timed(lambda: _apply(gateway, wanted))
         assert steps == 0
-        progress("single change")
         changed = _with_other_ttl(wanted)
         change_s, steps = _timed(lambda: _apply(gateway, changed))
         assert steps == 1
         _apply(gateway, wanted)
-        progress("restart")
         adopt_s, rss_kib = _timed(lambda: _adopt(gateway, path))
-        progress("show")
         show_s, snapshot = _timed(lambda: gateway.call(status.snapshot))
         assert len(snapshot.tunnels) == tunnels
-        progress("scrape")
         scrape_s, _ = _timed(lambda: gateway.call(metrics.render))
-        progress("down")
         down_s, _ = _timed(lambda: gateway.call(reconcile.down))
     return Figures(
         tunnels=tunnels,

@@ -114,7 +114,9 @@ def _apply(kernel: Kernel, lock: _Lock, config: Config, *, is_strict: bool) -> O
         for former in kernel.formers:
             former.pins.remove()
         kernel.memory.note_applied(wanted.pending | _reasons(wanted), wanted.interfaces)
-        _settle(kernel, journal.steps)
+        # An agent has to look again soon, and not to wait.
+        if is_strict:
+            _settle(kernel, journal.steps)
     return Outcome(journal.steps, wanted, undone)
 
 
@@ -348,9 +350,12 @@ def _settle(kernel: Kernel, steps: list[Step]) -> None:
     }
     deadline = time.monotonic() + _SETTLE_S
     while new and time.monotonic() < deadline:
-        for neighbour in list_neighbours(kernel.netlink):
-            if neighbour.is_resolved:
-                new.discard((neighbour.ifindex, neighbour.address))
+        # One that is gone again will not answer.
+        new &= {
+            (neighbour.ifindex, neighbour.address)
+            for neighbour in list_neighbours(kernel.netlink)
+            if not neighbour.is_resolved
+        }
         time.sleep(_SETTLE_POLL_S)
 
 

@@ -41,10 +41,13 @@ def what_is_missing() -> str | None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """How many odd frames and configuration files are tried, and which."""
+    """How many odd frames and configuration files are tried, and which; what is written down."""
     parser.addoption("--frames", type=int, default=40_000, help="odd frames to run (%(default)s)")
     parser.addoption("--files", type=int, default=30_000, help="odd files to read (%(default)s)")
     parser.addoption("--seed", type=int, help="have the odd ones of an earlier run again")
+    parser.addoption(
+        "--write-reliability", action="store_true", help="write docs/reliability.md's table"
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
