@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gre_xdp import sysctl
-from gre_xdp.netlink import Netlink, links, offloads
+from gre_xdp.netlink import DEVICE_GROUP, Netlink, links, offloads
 from gre_xdp.netlink.links import Link
 from gre_xdp.overhead import IPV6_MIN_MTU
 from gre_xdp.resources import Payload, TunnelDevice
@@ -59,6 +59,7 @@ def is_ready(device: Link, inner: Link, payload: Payload) -> bool:
         return (
             device.is_up
             and inner.is_up
+            and inner.group == DEVICE_GROUP
             and inner.mtu == _inner_mtu(device.mtu)
             and offloads.get(device.name, _features(payload)) == _features(payload)
             and all(
@@ -82,9 +83,10 @@ def make_ready(
             sysctl.write(path, value)
     mtu, payload = wanted.mtu, wanted.payload
     offloads.put(device.name, _features(payload))
-    inner = links.set_up(netlink, inner, mtu=_inner_mtu(mtu), alias=ALIAS + device.name)
+    alias = ALIAS + device.name
+    inner = links.set_up(netlink, inner, mtu=_inner_mtu(mtu), group=DEVICE_GROUP, alias=alias)
     # An IP tunnel asks no neighbours; a device that is an Ethernet port does.
-    device = links.set_up(netlink, device, mtu=mtu, is_noarp=payload == "ip")
+    device = links.set_up(netlink, device, mtu=mtu, group=device.group, is_noarp=payload == "ip")
     # A new device MTU is one for IPv6, too: what is less comes after it.
     path = f"ipv6/conf/{device.name}/mtu"
     if sysctl.read(path) not in (None, str(wanted.ipv6_mtu or mtu)):

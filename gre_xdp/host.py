@@ -8,7 +8,7 @@ from functools import cached_property
 
 from gre_xdp import sysctl
 from gre_xdp.device_settings import ALIAS
-from gre_xdp.netlink import DEVICE_GROUP, Netlink, firewall, offloads, routes
+from gre_xdp.netlink import DEVICE_GROUP, DOOMED_GROUP, Netlink, firewall, offloads, routes
 from gre_xdp.netlink.addresses import AddressOn, list_addresses
 from gre_xdp.netlink.firewall import ForwardChain
 from gre_xdp.netlink.links import Link, list_links
@@ -96,7 +96,11 @@ class Host:
         found = {}
         for inner in self.links.values():
             device = self.link_of(inner.peer_index or 0)
-            if inner.kind != "veth" or inner.group != DEVICE_GROUP or device is None:
+            if (
+                inner.kind != "veth"
+                or inner.group not in (DEVICE_GROUP, DOOMED_GROUP)
+                or device is None
+            ):
                 continue
             # Without an alias it was never finished, and so never renamed.
             name = inner.alias.removeprefix(ALIAS) if inner.alias else device.name

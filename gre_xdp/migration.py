@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from gre_xdp import abi, bpf, errors
 from gre_xdp.abi import MapIndex
+from gre_xdp.netlink import namespaces
 from gre_xdp.pins import BPFFS, Pins
 
 # What must outlive a change of layout.
@@ -95,6 +97,37 @@ def find(pins: Pins) -> list[Former]:
         if root != pins.root.parent and other.maps.is_dir():
             found.append(Former(int(root.name.removeprefix("v")), other))
     return sorted(found, key=lambda former: -former.version)
+
+
+def prune_dead_namespaces() -> None:
+    """Remove the pins of network namespaces that are gone; they keep programs and maps alive.
+
+    Whoever may not look into other namespaces removes nothing.
+    """
+    dead = [place for root in _layouts() for place in _without_devices(root)]
+    if not dead:
+        return
+    try:
+        alive = {str(cookie) for cookie in namespaces.live_cookies()}
+    except OSError:
+        return
+    for place in dead:
+        if place.root.name not in alive:
+            place.remove()
+
+
+def _without_devices(layout: Path) -> Iterator[Pins]:
+    """Pins of which no attachment is on a device any more."""
+    for root in layout.iterdir():
+        place = Pins(root)
+        links = list(place.links.iterdir()) if place.links.is_dir() else []
+        if not any(_is_attached(link) for link in links):
+            yield place
+
+
+def _is_attached(path: Path) -> bool:
+    with bpf.owned(bpf.get(path)) as fd:
+        return bpf.link_info(fd).ifindex != 0
 
 
 def _layouts() -> list[Path]:

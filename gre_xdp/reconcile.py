@@ -28,7 +28,7 @@ from gre_xdp.netlink.routes import Address
 from gre_xdp.observed import add_current_sysctls, observe
 from gre_xdp.plan import Step, plan
 from gre_xdp.resources import DataPlane, NextHop, State
-from gre_xdp.steps import Kernel, execute, sweep
+from gre_xdp.steps import Kernel, batches, execute, execute_together, sweep
 from gre_xdp.tunnel_maps import Placement
 
 # A step may take something else with it (a device that goes down takes routes along): what is
@@ -116,6 +116,7 @@ def _apply(kernel: Kernel, lock: _Lock, config: Config, *, is_strict: bool) -> O
         kernel.memory.note_applied(wanted.pending | _reasons(wanted), wanted.interfaces)
         # An agent has to look again soon, and not to wait.
         if is_strict:
+            migration.prune_dead_namespaces()
             _settle(kernel, journal.steps)
     return Outcome(journal.steps, wanted, undone)
 
@@ -323,10 +324,12 @@ def undo_after_death(begun: Sequence[Step], lock: int) -> None:
 
 def _execute_all(kernel: Kernel, steps: list[Step], journal: Journal) -> None:
     """Carry out steps, each noted before it begins: half done is to be undone, too."""
-    for step in steps:
+    for batch in batches(steps):
+        step = batch[0]
         try:
-            journal.begin(step)
-            execute(kernel, step)
+            for each in batch:
+                journal.begin(each)
+            execute_together(kernel, batch)
         except (OSError, NetlinkError) as error:
             raise errors.ApplyError(
                 f"{step.action} {step.object} failed: {_words(error)}; everything is as before",

@@ -6,8 +6,9 @@ Deleting what is absent succeeds, so that a step that failed half way can be und
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import groupby
 
 from gre_xdp import datapath, encoding, pins, sysctl, tunnel_maps
 from gre_xdp.datapath import DataPath, detach
@@ -82,6 +83,30 @@ def execute(kernel: Kernel, step: Step) -> None:
         _delete(kernel, step.old)
     else:
         _put(kernel, step.new, step.old)
+
+
+def batches(steps: Iterable[Step]) -> Iterator[list[Step]]:
+    """Steps that are carried out together: devices that go, and else each by itself."""
+    for is_going, batch in groupby(
+        steps, lambda step: step.new is None and isinstance(step.old, TunnelDevice)
+    ):
+        if is_going:
+            yield list(batch)
+        else:
+            yield from ([step] for step in batch)
+
+
+def execute_together(kernel: Kernel, batch: list[Step]) -> None:
+    """Carry out a batch; raises what ``execute`` does."""
+    if len(batch) == 1:
+        execute(kernel, batch[0])
+        return
+    names = [step.subject.name for step in batch if isinstance(step.subject, TunnelDevice)]
+    inner = [_known_ifindex(kernel, inner_name(name)) for name in names]
+    links.delete_many(kernel.netlink, [index for index in inner if index is not None])
+    for name in names:
+        kernel.links.pop(name, None)
+        kernel.links.pop(inner_name(name), None)
 
 
 def _put(kernel: Kernel, new: Resource, old: Resource | None) -> None:

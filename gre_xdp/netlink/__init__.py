@@ -13,6 +13,8 @@ from pyroute2.netlink.exceptions import NetlinkError
 PROTOCOL = 47
 # Marks the inner ends of our tunnel devices ("ip -d link" shows it as the group).
 DEVICE_GROUP = 47
+# Where they are while they are deleted all at once.
+DOOMED_GROUP = 0x4747
 
 
 class Netlink(IPRoute):  # type: ignore[misc]  # pyroute2 has no types
@@ -22,4 +24,4 @@ class Netlink(IPRoute):  # type: ignore[misc]  # pyroute2 has no types
         super().__init__(strict_check=True)
 
 
-__all__ = ["DEVICE_GROUP", "PROTOCOL", "Netlink", "NetlinkError"]
+__all__ = ["DEVICE_GROUP", "DOOMED_GROUP", "PROTOCOL", "Netlink", "NetlinkError"]

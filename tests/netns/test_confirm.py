@@ -108,7 +108,7 @@ def test_nothing_else_is_applied_meanwhile(gateway: Gateway) -> None:
 
 def test_a_change_that_fails_needs_no_confirmation(gateway: Gateway) -> None:
     """What was not applied is not taken back."""
-    gateway.path.write_text(GOOD.replace('name = "eth1"', 'name = "eth9"'))
+    gateway.path.write_text(GOOD.replace('name = "eth0"', 'name = "eth9"'))
     assert gateway.cli("apply", "--confirm-within", "60").returncode == 1
     assert gateway.history.pending is None
     assert wait_until(lambda: not gateway.watchdogs())

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import re
 import signal
+import subprocess
 from collections.abc import Iterator
 from functools import partial
 
@@ -16,6 +17,7 @@ import pytest
 
 from gre_xdp import abi, config, datapath, errors, reconcile, steps
 from gre_xdp.abi import MapIndex
+from gre_xdp.lab.topology import Namespace
 from gre_xdp.netlink import namespaces
 from gre_xdp.pins import BPFFS
 from netns_helpers import Gateway, Sites, config_for, wait_until
@@ -165,3 +167,23 @@ def test_down_removes_another_version_too(bare_sites: Sites) -> None:
     gateway.down()
     assert layouts(gateway) == set()
     assert "xdp" not in gateway.run(["ip", "link", "show", "eth0"]).stdout
+
+
+def test_pins_of_a_namespace_that_is_gone_are_removed(bare_sites: Sites) -> None:
+    """At the next apply anywhere on the host; those of the living stay."""
+    gateway, other = bare_sites.gw_a, bare_sites.gw_b
+    other.apply(config_for("b"))
+    name = f"{gateway.namespace.name}-dead"
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    dead = Gateway(Namespace(name))
+    try:
+        dead.apply('exporter = ""\n[[interface]]\nname = "eth0"\n')
+        assert layouts(dead) == {f"v{abi.PIN_VERSION}"}
+        cookie = str(dead.call(namespaces.cookie))
+        gateway.apply(config_for("a"))
+        assert list((BPFFS / "gre-xdp").glob(f"v*/{cookie}"))
+    finally:
+        subprocess.run(["ip", "netns", "del", name], check=True)
+    gateway.apply(config_for("a"))
+    assert not list((BPFFS / "gre-xdp").glob(f"v*/{cookie}"))
+    assert other.diff(config_for("b")) == []
