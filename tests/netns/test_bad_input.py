@@ -59,7 +59,9 @@ MISTAKES = {
         "[[tunnel]]",
         '[[tunnel]]\nname = "fra2"\nlocal = "192.0.2.1"\nremote = "192.0.2.2"\n\n[[tunnel]]',
     ),
-    "no-such-interface": Mistake(("eth7", "no interface"), 'name = "eth1"', 'name = "eth7"'),
+    "underlay-not-in-the-file": Mistake(
+        ("eth0", "not in the configuration"), 'name = "eth0"', 'name = "eth7"'
+    ),
     "name-taken": Mistake(
         ("fra1", "exists already"),
         host=("ip", "link", "add", "fra1", "type", "veth", "peer", "name", "other"),
@@ -192,7 +194,7 @@ def test_a_bad_change_leaves_the_running_tunnel(gateway: Gateway, tmp_path: Path
     gateway.apply(GOOD)
     before = gateway.snapshot()
     path = tmp_path / "config.toml"
-    path.write_text(GOOD.replace('name = "eth1"', 'name = "eth7"'))
+    path.write_text(GOOD.replace('name = "eth0"', 'name = "eth7"'))
     assert gre_xdp(gateway, "apply", str(path)).returncode == 1
     after = gateway.snapshot()
     assert after.interfaces == before.interfaces

@@ -50,8 +50,8 @@ def read() -> dict[str, tuple[int, Result, str]]:
     text = DOCUMENT.read_text()
     written = text[text.index(_BEGIN) : text.index(_END)]
     found = {}
-    for line in re.findall(r"^\| (.*) \|$", written, re.M)[2:]:
-        name, repetitions, sent, lost, note = (cell.strip() for cell in line.split(" | "))
+    for line in re.findall(r"^\|(.*)\|$", written, re.M)[2:]:
+        name, repetitions, sent, lost, note = (cell.strip() for cell in line.split("|"))
         numbers = [int(cell.replace(",", "")) for cell in (repetitions, sent, lost)]
         found[name] = (numbers[0], Result(*numbers[1:]), note)
     return found
