@@ -136,6 +136,16 @@ class Memory:
             raise
 
 
+def notes_by_namespace() -> dict[str, list[Path]]:
+    """All files of namespaces below /run/gre-xdp, by the number of theirs."""
+    found: dict[str, list[Path]] = {}
+    for path in RUN_DIRECTORY.glob("*"):
+        cookie = path.name.partition(".")[0]
+        if cookie.isdecimal():
+            found.setdefault(cookie, []).append(path)
+    return found
+
+
 def make_directory() -> None:
     """Make /run/gre-xdp, 0700."""
     RUN_DIRECTORY.mkdir(mode=0o700, exist_ok=True)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from gre_xdp import abi, bpf, errors
+from gre_xdp import abi, bpf, errors, memory
 from gre_xdp.abi import MapIndex
 from gre_xdp.netlink import namespaces
 from gre_xdp.pins import BPFFS, Pins
@@ -100,12 +100,13 @@ def find(pins: Pins) -> list[Former]:
 
 
 def prune_dead_namespaces() -> None:
-    """Remove the pins of network namespaces that are gone; they keep programs and maps alive.
+    """Remove pins and notes of network namespaces that are gone; pins keep programs alive.
 
     Whoever may not look into other namespaces removes nothing.
     """
     dead = [place for root in _layouts() for place in _without_devices(root)]
-    if not dead:
+    notes = memory.notes_by_namespace()
+    if not dead and not notes:
         return
     try:
         alive = {str(cookie) for cookie in namespaces.live_cookies()}
@@ -114,6 +115,10 @@ def prune_dead_namespaces() -> None:
     for place in dead:
         if place.root.name not in alive:
             place.remove()
+    for cookie, paths in notes.items():
+        if cookie not in alive:
+            for path in paths:
+                path.unlink(missing_ok=True)
 
 
 def _without_devices(layout: Path) -> Iterator[Pins]:

@@ -116,7 +116,8 @@ def _apply(kernel: Kernel, lock: _Lock, config: Config, *, is_strict: bool) -> O
         kernel.memory.note_applied(wanted.pending | _reasons(wanted), wanted.interfaces)
         # An agent has to look again soon, and not to wait.
         if is_strict:
-            migration.prune_dead_namespaces()
+            if journal.steps:
+                migration.prune_dead_namespaces()
             _settle(kernel, journal.steps)
     return Outcome(journal.steps, wanted, undone)
 

@@ -15,7 +15,7 @@ from functools import partial
 
 import pytest
 
-from gre_xdp import abi, config, datapath, errors, reconcile, steps
+from gre_xdp import abi, config, datapath, errors, memory, reconcile, steps
 from gre_xdp.abi import MapIndex
 from gre_xdp.lab.topology import Namespace
 from gre_xdp.netlink import namespaces
@@ -182,8 +182,10 @@ def test_pins_of_a_namespace_that_is_gone_are_removed(bare_sites: Sites) -> None
         cookie = str(dead.call(namespaces.cookie))
         gateway.apply(config_for("a"))
         assert list((BPFFS / "gre-xdp").glob(f"v*/{cookie}"))
+        assert cookie in memory.notes_by_namespace()
     finally:
         subprocess.run(["ip", "netns", "del", name], check=True)
-    gateway.apply(config_for("a"))
+    gateway.apply(config_for("a", key="key = 1"))
     assert not list((BPFFS / "gre-xdp").glob(f"v*/{cookie}"))
+    assert cookie not in memory.notes_by_namespace()
     assert other.diff(config_for("b")) == []
