@@ -92,8 +92,8 @@ def add_current_sysctls(observed: State, desired: State) -> None:
 def _data_plane(data_path: DataPath, digest: str) -> list[Resource]:
     found: list[Resource] = []
     digests = data_path.pinned_digests()
-    if digests:
-        found.append(DataPlane(digest if digest in digests else digests[0]))
+    # Maps without programs are a data plane, too: there is something to complete, or to remove.
+    found.append(DataPlane(digest if digest in digests else next(iter(digests), "missing")))
     found.append(Policy(data_path.unknown_gre()))
     return found
 

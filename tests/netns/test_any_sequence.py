@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,8 +17,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from gre_xdp import config, reconcile
+from gre_xdp.datapath import DataPath
 from gre_xdp.lab.lab import topology
 from gre_xdp.model import Config
+from gre_xdp.netlink import namespaces
+from gre_xdp.pins import Pins
 from netns_helpers import Gateway, Sites
 
 NAMES = ("fra1", "fra2", "ams1", "lon1")
@@ -29,7 +32,8 @@ SHARED = "pop0"
 _options = st.fixed_dictionaries(
     {},
     optional={
-        "key": st.sampled_from([0, 7, 4294967295]),
+        "ikey": st.sampled_from([0, 7]),
+        "okey": st.sampled_from([0, 4294967295]),
         "csum": st.booleans(),
         "seq": st.booleans(),
         "ttl": st.sampled_from([1, 64, "inherit"]),
@@ -76,19 +80,44 @@ def configurations(draw: st.DrawFn) -> Config:
     )
 
 
-class Meddling:
-    """What somebody may do to a gateway between two applies, in words of ``ip``."""
+# What somebody may do to a gateway between two applies, in words of ``ip``.
+MEDDLING = (
+    "link del {device}",
+    "link set {device} down",
+    "link set {device} mtu 1290",
+    "link set {device} down name stolen",
+    "link set {inner} down",
+    "addr flush dev {device}",
+    "route flush proto 47",
+    "-6 route flush proto 47",
+    "neigh flush all",
+)
 
-    WORDS = (
-        "link del {device}",
-        "link set {device} down",
-        "link set {device} mtu 1290",
-        "link set {device} down name stolen",
-        "link set {inner} down",
-        "addr flush dev {device}",
-        "route flush proto 47",
-        "neigh flush all",
-    )
+
+def lose_an_endpoint(data_path: DataPath) -> None:
+    """Somebody deletes a map entry."""
+    for key in list(data_path.endpoints())[:1]:
+        data_path.delete_endpoint(key)
+
+
+def lose_a_device(data_path: DataPath) -> None:
+    """And another."""
+    for ifindex in list(data_path.devices())[:1]:
+        data_path.delete_device(ifindex)
+
+
+def lose_targets(data_path: DataPath) -> None:
+    """And all of a map."""
+    for ifindex in data_path.targets():
+        data_path.delete_target(ifindex)
+
+
+def lose_programs(data_path: DataPath) -> None:
+    """The programs run on, and their pins are gone."""
+    data_path.prune_programs("")
+
+
+LOSSES = (lose_an_endpoint, lose_a_device, lose_targets, lose_programs)
 
 
 _network: list[Sites] = []
@@ -122,11 +151,17 @@ class AnySequence(RuleBasedStateMachine):
             assert (status.local, status.remote) == (tunnel.local, tunnel.remote)
             assert (status.ikey, status.okey) == (tunnel.ikey, tunnel.okey)
             assert status.device == tunnel.device_name
+            if tunnel.mtu != "auto" and tunnel.device is None:
+                assert status.mtu == tunnel.mtu
+        counted = {name: status.counters.tx_packets for name, status in found.items()}
+        kept = counted.keys() & self.counted.keys()
+        assert all(counted[name] >= self.counted[name] for name in kept)
+        self.counted = counted
         devices = {tunnel.device_name for tunnel in wanted.tunnels}
         assert self.devices() == {"lo", "eth0", "eth1"} | devices | {f"gx-{d}" for d in devices}
 
     @precondition(lambda self: self.config is not None)
-    @rule(words=st.sampled_from(Meddling.WORDS), number=st.integers(0, 3))
+    @rule(words=st.sampled_from(MEDDLING), number=st.integers(0, 3))
     def meddle(self, words: str, number: int) -> None:
         """Somebody does something to one of the devices."""
         assert self.config is not None
@@ -136,11 +171,29 @@ class AnySequence(RuleBasedStateMachine):
         # What an earlier one has taken away can no longer be changed.
         self.gateway.run(["ip", *command], check=False)
 
+    @precondition(lambda self: self.config is not None)
+    @rule(lose=st.sampled_from(LOSSES))
+    def lose(self, lose: Callable[[DataPath], None]) -> None:
+        """Somebody deletes something of the maps."""
+
+        def inside() -> None:
+            data_path = DataPath.open_existing(Pins.of_namespace(namespaces.cookie()))
+            assert data_path is not None
+            try:
+                lose(data_path)
+            finally:
+                data_path.close()
+
+        self.gateway.call(inside)
+        # A tunnel that the maps no longer know begins to count anew.
+        self.counted = {}
+
     @rule()
     def down(self) -> None:
         """Everything goes."""
         self.gateway.down()
-        self.config = None
+        self.config, self.counted = None, {}
+        assert self.gateway.down() == []
         assert self.devices() == {"lo", "eth0", "eth1"}
 
     @invariant()
@@ -178,7 +231,7 @@ def test_any_sequence_of_configurations_converges(monkeypatch: pytest.MonkeyPatc
         max_examples=20,
         stateful_step_count=8,
         deadline=None,
-        # A real kernel takes its time.
+        # A real kernel takes its time, and configurations are large.
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
     with network():
