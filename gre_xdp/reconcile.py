@@ -28,7 +28,15 @@ from gre_xdp.netlink.routes import Address
 from gre_xdp.observed import add_current_sysctls, observe
 from gre_xdp.plan import Step, plan
 from gre_xdp.resources import DataPlane, NextHop, State
-from gre_xdp.steps import Kernel, batches, execute, execute_together, sweep
+from gre_xdp.steps import (
+    Kernel,
+    Progress,
+    batches,
+    execute,
+    execute_together,
+    no_progress,
+    sweep,
+)
 from gre_xdp.tunnel_maps import Placement
 
 # A step may take something else with it (a device that goes down takes routes along): what is
@@ -58,13 +66,16 @@ def diff(config: Config) -> list[Step]:
         return steps
 
 
-def apply(config: Config) -> list[Step]:
+def apply(config: Config, progress: Progress = no_progress) -> list[Step]:
     """Make the kernel match; returns the steps that it took (none when it matched already).
+
+    ``progress`` hears of it while it takes long.
 
     Either all of them took effect or none: raises ``ApplyError`` or another ``GreXdpError`` after
     undoing, ``DriftError`` when the kernel does not hold what it was given.
     """
     with _lock() as lock, _open_kernel() as kernel:
+        kernel.progress = progress
         return _apply(kernel, lock, config, is_strict=True).steps
 
 
@@ -195,9 +206,10 @@ def _verify(remaining: list[Step]) -> None:
         )
 
 
-def down() -> list[Step]:
+def down(progress: Progress = no_progress) -> list[Step]:
     """Remove everything that we made in this namespace, and nothing else."""
     with _lock() as lock, _open_kernel() as kernel:
+        kernel.progress = progress
         with _undoing(kernel, lock) as journal:
             _verify(_converge(kernel, journal, lambda: plan({}, _observe(kernel, ())[0])))
             for place in kernel.places:
@@ -325,7 +337,10 @@ def undo_after_death(begun: Sequence[Step], lock: int) -> None:
 
 def _execute_all(kernel: Kernel, steps: list[Step], journal: Journal) -> None:
     """Carry out steps, each noted before it begins: half done is to be undone, too."""
+    done = 0
     for batch in batches(steps):
+        kernel.progress(done, len(steps))
+        done += len(batch)
         step = batch[0]
         try:
             for each in batch:

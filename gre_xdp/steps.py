@@ -37,6 +37,14 @@ from gre_xdp.resources import (
 )
 from gre_xdp.tunnel_maps import Placement
 
+# Hears how many of how many steps are done.
+Progress = Callable[[int, int], None]
+
+
+def no_progress(done: int, total: int) -> None:
+    """Nobody listens."""
+    del done, total
+
 
 @dataclass(slots=True)
 class Kernel:
@@ -49,6 +57,7 @@ class Kernel:
     formers: list[Former] = field(default_factory=list)  # data planes of other layouts
     tunnels: Placement = field(default_factory=Placement)
     links: dict[str, Link] = field(default_factory=dict)  # as last seen; steps keep it so
+    progress: Progress = no_progress
 
     @property
     def places(self) -> list[Pins]:

@@ -162,7 +162,8 @@ def apply(options: Options, file: Path | None, confirm_within: int | None) -> No
             # Told before: woken by our own changes it would bring back what it knows.
             if agent is not None:
                 agent_lock.reload(agent)
-            steps = reconcile.apply(wanted)
+            with output.progress("applying") as progress:
+                steps = reconcile.apply(wanted, progress)
         except BaseException:
             # Nothing has changed, so there is nothing to take back.
             if pending is not None:
@@ -255,8 +256,8 @@ def down(options: Options, yes: bool) -> None:
     stopped = agent_lock.stop()
     if stopped is not None:
         output.note(f"stopped the agent (pid {stopped.pid})")
-    with terminable():
-        steps = reconcile.down()
+    with terminable(), output.progress("removing") as progress:
+        steps = reconcile.down(progress)
     history.forget_namespace()
     if options.json:
         output.print_json({"changes": [step.as_dict() for step in steps]})

@@ -4,10 +4,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,6 +17,7 @@ from gre_xdp.errors import ConfigErrors, GreXdpError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.progress import TaskID
 
     from gre_xdp.plan import Step
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 _PIPE_WIDTH = 10_000
 _STEP_MARKS = {"create": ("+", "green"), "update": ("~", "yellow"), "delete": ("-", "red")}
 _RIGHT = ">"
+# Fewer are done before anybody wonders.
+_LONG_STEPS = 200
 
 
 def plural(count: int, noun: str) -> str:
@@ -131,6 +135,28 @@ def _print(renderable: RenderableType, *, soft_wrap: bool) -> None:
 def note(text: str) -> None:
     """A remark that is no result."""
     click.echo(text, err=True)
+
+
+@contextlib.contextmanager
+def progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on the terminal of stderr while long work goes on; it is gone afterwards."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None  # noqa: ARG005 - nobody looks
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        tasks: list[TaskID] = []
+
+        def show(done: int, total: int) -> None:
+            if total < _LONG_STEPS:
+                return
+            if not tasks:
+                tasks.append(bar.add_task(what))
+            bar.update(tasks[0], completed=done, total=total)
+
+        yield show
 
 
 def warn(text: str) -> None:

@@ -94,8 +94,8 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("GRE_XDP_CONFIG", "GRE_XDP_JSON", "GRE_XDP_NETNS", "GRE_XDP_DEBUG"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(reconcile, "diff", lambda _: STEPS)
-    monkeypatch.setattr(reconcile, "apply", lambda _: STEPS)
-    monkeypatch.setattr(reconcile, "down", lambda: STEPS)
+    monkeypatch.setattr(reconcile, "apply", lambda *_: STEPS)
+    monkeypatch.setattr(reconcile, "down", lambda *_: STEPS)
     monkeypatch.setattr(reconcile, "bypassed_chains", list)
     monkeypatch.setattr(status, "snapshot", lambda: SNAPSHOT)
 
@@ -388,7 +388,7 @@ def test_down_asks_on_a_terminal(
 ) -> None:
     """On a terminal it removes nothing before the answer is yes; the question spoils no stdout."""
     removed: list[bool] = []
-    monkeypatch.setattr(reconcile, "down", lambda: removed.append(True) or STEPS)
+    monkeypatch.setattr(reconcile, "down", lambda *_: removed.append(True) or STEPS)
     monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", lambda _: True)
     result = run("--netns", "blue", "down", "-j", stdin=answer)
     assert result.exit_code == code
@@ -500,7 +500,7 @@ def test_netns_is_entered_first(
 ) -> None:
     """--netns works before and after the subcommand, once, before anything else is done."""
     monkeypatch.setattr(status, "snapshot", lambda: entered.append("looked") or SNAPSHOT)
-    monkeypatch.setattr(reconcile, "down", lambda: entered.append("looked") or [])
+    monkeypatch.setattr(reconcile, "down", lambda *_: entered.append("looked") or [])
     assert run(*arguments).exit_code == 0
     assert entered == ["blue", "looked"]
 
