@@ -11,7 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from linux61.conftest import Machine
+from linux61.conftest import CLI, Machine
+from netns_helpers import wait_until
 
 # A veth passes a tag on beside the frame, where XDP does not see it, unless this is off.
 NETWORK = """
@@ -142,4 +143,38 @@ def counters(vlans: Machine) -> dict[str, int]:
     for kind in ("drops", "passes"):
         for row in vlans.json("gw", f"show {kind}"):
             found[f"{kind} {row['reason']}"] = row["count"]
+    return found
+
+
+def test_a_vlan_that_is_made_later_is_picked_up(vlans: Machine) -> None:
+    """One that vanishes is waited for by the agent; what has its name later is another device."""
+    config = vlans.directory / "vlan.toml"
+    log = "/mnt/agent.log"
+    pid = vlans.run(
+        f"setsid env {CLI} --netns gw agent {config} </dev/null >{log} 2>&1 & echo $!"
+    ).strip()
+    try:
+        assert wait_until(lambda: "applied" in vlans.run(f"cat {log}"), 60)
+        (before,) = [each for each in interfaces(vlans) if each["name"] == "l0.6"]
+        vlans.run("ip -n gw link del l0.6")
+        assert wait_until(lambda: {i["name"] for i in interfaces(vlans)} == {"g0.5", "g0.7.8"}, 20)
+        (waiting,) = vlans.json("gw", "show status")["waiting"]
+        assert waiting["object"] == "interface l0.6"
+        vlans.script(
+            "ip -n gw link add link l0 name l0.6 type vlan protocol 802.1q id 6\n"
+            "ip -n gw link set l0.6 up\n"
+            "ip -n gw address add 10.1.0.1/24 dev l0.6\n"
+        )
+        assert wait_until(lambda: "l0.6" in {i["name"] for i in interfaces(vlans)}, 20)
+        (after,) = [each for each in interfaces(vlans) if each["name"] == "l0.6"]
+        assert after["ifindex"] != before["ifindex"]
+        ping = "nsenter --net=/run/netns/site ping -n -W3 -c3 -i0.1 10.2.0.1"
+        assert wait_until(lambda: "3 received" in vlans.run(f"{ping}; true"), 20)
+        assert vlans.json("gw", "show status")["waiting"] == []
+    finally:
+        vlans.run(f"kill {pid}; true")
+
+
+def interfaces(vlans: Machine) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = vlans.json("gw", "show interfaces")
     return found
