@@ -83,13 +83,13 @@ def _return_to(history: History, text: str | None) -> list[Step]:
         return reconcile.down()
     wanted = config.parse(text, f"the former {history.path.name}")
     history.restore_file(text)
+    # Before it is applied: whoever sees that it is may note a change of his own at once.
+    history.note_applied(text)
     # Told before: woken by our own changes it would bring back what it knows.
     agent = agent_lock.running()
     if agent is not None:
         agent_lock.reload(agent)
-    steps = reconcile.apply(wanted)
-    history.note_applied(text)
-    return steps
+    return reconcile.apply(wanted)
 
 
 def _watchdog(path: Path, change: str) -> None:

@@ -117,9 +117,10 @@ def test_an_edit_that_cannot_be_applied_leaves_file_and_kernel(
 def test_a_step_that_fails_leaves_file_and_kernel(bare_sites: Sites, edit: Editor) -> None:
     """What the kernel refuses in the middle of the plan is undone, and the file put back."""
     gateway, before = bare_sites.gw_a, edit.path.read_bytes()
-    # No kernel takes the loopback address on another device.
-    done = edit("add", "fra2", *SECOND, "address", "169.254.20.1/30", "address", "::1/128")
-    assert "create address fra2 ::1/128 failed" in done.stderr
+    # Nobody's route to a tunnel, so it is not looked for, but in the way of one.
+    gateway.run(["ip", "route", "add", "blackhole", "10.77.0.0/16"])
+    done = edit("add", "fra2", *SECOND, "address", "169.254.20.1/30", "route", "10.77.0.0/16")
+    assert "create route 10.77.0.0/16 failed" in done.stderr
     assert (done.returncode, done.stdout) == (1, "")
     assert edit.path.read_bytes() == before
     assert gateway.diff(before.decode()) == []
