@@ -12,6 +12,7 @@ import errno
 import hashlib
 import os
 import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -26,6 +27,8 @@ from gre_xdp.resources import Program
 _PROGRAM_FUNCTIONS: dict[Program, str] = {"port": "gre_xdp_port", "inner": "gre_xdp_inner"}
 _MODE_FLAGS = {"native": bpf.XDP_FLAGS_NATIVE, "skb": bpf.XDP_FLAGS_SKB}
 _DIGEST_CHARACTERS = 12
+_ATTACH_TRIES = 20
+_ATTACH_RETRY_S = 0.01
 _FILLING_MAPS = (
     MapIndex.ENDPOINTS,
     MapIndex.DEVICES,
@@ -202,7 +205,7 @@ class DataPath:
                             found.rename(path)
                         return
                 found.unlink()
-            with bpf.owned(bpf.link_create(program_fd, ifindex, _MODE_FLAGS[mode])) as link_fd:
+            with bpf.owned(_create_link(program_fd, ifindex, _MODE_FLAGS[mode])) as link_fd:
                 bpf.pin(link_fd, path)
 
     def detach(self, ifindex: int) -> None:
@@ -378,6 +381,18 @@ class DataPath:
             MapUse(abi.MAPS[index].name, entries, abi.MAPS[index].max_entries)
             for index, entries in counted.items()
         ]
+
+
+def _create_link(program_fd: int, ifindex: int, flags: int) -> int:
+    """Attach; the kernel detaches a link that was unpinned a moment after that, from a queue."""
+    for _ in range(_ATTACH_TRIES):
+        try:
+            return bpf.link_create(program_fd, ifindex, flags)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+        time.sleep(_ATTACH_RETRY_S)
+    return bpf.link_create(program_fd, ifindex, flags)
 
 
 def pinned_links(places: Iterable[Pins]) -> list[PinnedLink]:
