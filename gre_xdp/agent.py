@@ -86,7 +86,7 @@ class Agent:
         self._remember(text)
         self._note_reload(successful=True)
         self._note_outcome(outcome)
-        watch.follow_kernel(await asyncio.to_thread(reconcile.next_hops))
+        watch.follow_kernel(await asyncio.to_thread(reconcile.next_hops, outcome))
         _log.info("applied %s: %d changes", self._path, len(outcome.steps))
         self._learner = PathLearner(self._believe)
         self._learner.follow(self._config.tunnels)
@@ -266,7 +266,7 @@ class Agent:
             return
         self._note_outcome(outcome)
         if self._watch is not None:
-            self._watch.follow_kernel(await asyncio.to_thread(reconcile.next_hops))
+            self._watch.follow_kernel(await asyncio.to_thread(reconcile.next_hops, outcome))
         self._state.drift_changes = len(outcome.steps)
         self._is_unsettled = bool(outcome.wanted.refusals)
         if outcome.undone:

@@ -233,14 +233,18 @@ def bypassed_chains() -> list[ForwardChain]:
     return forward_chains()
 
 
-def next_hops() -> frozenset[tuple[int, Address]]:
-    """The neighbours that are kept for tunnels here: index of the interface, and address."""
+def next_hops(outcome: Outcome) -> frozenset[tuple[int, Address]]:
+    """The neighbours that tunnels need here: index of the interface, and address.
+
+    Whether they are there or not: one that was lost before this could be read is to be missed, too.
+    """
     with Netlink() as netlink:
-        return frozenset(
-            (neighbour.ifindex, neighbour.address)
-            for neighbour in list_neighbours(netlink)
-            if neighbour.is_kept
-        )
+        links = list_links(netlink)
+    return frozenset(
+        (links[hop.interface].index, hop.address)
+        for hop in outcome.wanted.state.values()
+        if isinstance(hop, NextHop) and hop.interface in links
+    )
 
 
 def _plan(kernel: Kernel, config: Config) -> tuple[list[Step], Desired]:
