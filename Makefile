@@ -71,12 +71,12 @@ lint: setup ## ruff, mypy, clang-format
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/clang-format --dry-run -Werror bpf/*.[ch] gre_xdp/lab/*.c
+	$(VENV)/bin/clang-format --dry-run -Werror bpf/*.[ch] gre_xdp/lab/*.c tests/traffic/*.c
 
 format: setup ## let the formatters write
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
-	$(VENV)/bin/clang-format -i bpf/*.[ch] gre_xdp/lab/*.c
+	$(VENV)/bin/clang-format -i bpf/*.[ch] gre_xdp/lab/*.c tests/traffic/*.c
 
 bench: setup ## cost per packet, side by side with the floor; of commands by number of tunnels
 	@$(VENV)/bin/gre-xdp bench

@@ -24,6 +24,7 @@ from traffic import scraper
 from traffic.flow import Account, Flow, Host
 
 TUNNEL = "fra1"
+KEY = 7
 START_TIMEOUT_S = 30.0
 # How much traffic each thing that is done has to meet.
 _PACKETS_BETWEEN = 200
@@ -61,7 +62,7 @@ def gateway_a(
 name = "{TUNNEL}"
 local = "192.0.2.1"
 remote = "192.0.2.2"
-key = 7
+key = {KEY}
 seq = true
 addresses = {list(addresses)}
 routes = {list(routes)}

@@ -365,7 +365,7 @@ FAULTS = (
         "agent",
         flush_neighbours,
         promise=False,
-        note="no next hop until the agent has had it resolved again, 0.1 to 0.3 s each time",
+        note="no next hop until the agent has had it resolved again, 0.07 to 0.3 s each time",
     ),
     Fault(
         "the tunnel's route deleted by somebody",
@@ -373,7 +373,7 @@ FAULTS = (
         "agent",
         delete_route,
         promise=False,
-        note="no route until the agent has brought it back, 0.1 to 0.3 s each time",
+        note="no route until the agent has brought it back, 0.07 to 0.3 s each time",
     ),
     Fault("programs of all devices swapped", 100, "exporter", swap_programs),
     Fault("another release applied: compile, load, swap", 4, "exporter", upgrade),
