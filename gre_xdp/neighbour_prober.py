@@ -18,7 +18,8 @@ from typing import Generic, TypeVar
 from gre_xdp import abi, encoding, errors
 from gre_xdp.datapath import DataPath
 from gre_xdp.netlink import Netlink, NetlinkError, namespaces, probes
-from gre_xdp.netlink.probes import Entry, Hop
+from gre_xdp.netlink.neighbours import Neighbour
+from gre_xdp.netlink.probes import Hop
 from gre_xdp.netlink.routes import Address
 from gre_xdp.pins import Pins
 
@@ -140,13 +141,13 @@ def _see_to_next_hops(
 ) -> tuple[set[Hop], set[Hop]]:
     """Look for those that the kernel has given up, in a round ask the others."""
     found = probes.read(netlink, hops)
-    ours = {hop: entry for hop, entry in found.items() if entry.is_ours}
+    ours = {hop: entry for hop, entry in found.items() if entry.is_kept}
     probes.retry_kept(netlink, [hop for hop, entry in ours.items() if entry.is_given_up])
     if is_round:
         probes.probe_kept(netlink, [hop for hop, entry in ours.items() if entry.is_to_be_probed])
     return {hop for hop, entry in ours.items() if not entry.is_resolved}, set(hops) - ours.keys()
 
 
-def _is_the_kernels(entry: Entry) -> bool:
+def _is_the_kernels(entry: Neighbour) -> bool:
     """What a routing daemon has put there is its own to keep right."""
     return entry.is_to_be_probed and not entry.is_external

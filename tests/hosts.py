@@ -14,7 +14,7 @@ from gre_xdp.model import Config
 from gre_xdp.netlink import DEVICE_GROUP
 from gre_xdp.netlink.firewall import ForwardChain
 from gre_xdp.netlink.links import Link
-from gre_xdp.netlink.neighbours import Neighbour
+from gre_xdp.netlink.neighbours import NUD_PERMANENT, NUD_REACHABLE, Neighbour
 from gre_xdp.netlink.routes import Path, RouteEntry
 from gre_xdp.resources import inner_name
 
@@ -83,9 +83,9 @@ def neighbour(address: str, ifindex: int = ETH0.index, *, is_static: bool = Fals
     return Neighbour(
         ifindex=ifindex,
         address=ip_address(address),
+        state=NUD_PERMANENT if is_static else NUD_REACHABLE,
+        is_external=False,
         is_kept=False,
-        is_static=is_static,
-        is_resolved=True,
     )
 
 

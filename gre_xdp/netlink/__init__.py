@@ -6,6 +6,8 @@ the kernel answered it. The network namespace is the one that was current at the
 
 from __future__ import annotations
 
+import socket
+
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
@@ -24,4 +26,9 @@ class Netlink(IPRoute):  # type: ignore[misc]  # pyroute2 has no types
         super().__init__(strict_check=True)
 
 
-__all__ = ["DEVICE_GROUP", "DOOMED_GROUP", "PROTOCOL", "Netlink", "NetlinkError"]
+def family(version: int) -> int:
+    """The address family of an IP version."""
+    return int(socket.AF_INET if version == 4 else socket.AF_INET6)
+
+
+__all__ = ["DEVICE_GROUP", "DOOMED_GROUP", "PROTOCOL", "Netlink", "NetlinkError", "family"]

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
-import socket
 from dataclasses import dataclass
 
-from gre_xdp.netlink import PROTOCOL, Netlink
+from gre_xdp.netlink import PROTOCOL, Netlink, family
 
 _IFA_F_NODAD = 0x02
 
@@ -43,7 +42,7 @@ def add(netlink: Netlink, ifindex: int, address: Interface) -> None:
     netlink.addr(
         "add",
         index=ifindex,
-        family=socket.AF_INET6 if is_ipv6 else socket.AF_INET,
+        family=family(address.version),
         address=str(address.ip),
         prefixlen=address.network.prefixlen,
         proto=PROTOCOL,
@@ -56,7 +55,7 @@ def delete(netlink: Netlink, ifindex: int, address: Interface) -> None:
     netlink.addr(
         "del",
         index=ifindex,
-        family=socket.AF_INET6 if address.version == 6 else socket.AF_INET,
+        family=family(address.version),
         address=str(address.ip),
         prefixlen=address.network.prefixlen,
     )

@@ -12,10 +12,12 @@ from collections.abc import Callable
 from typing import Any
 
 from pyroute2.netlink import rtnl
+from pyroute2.netlink.rtnl import RTM_DELNEIGH, RTM_DELROUTE, RTM_NEWNEIGH, RTM_NEWROUTE
 from pyroute2.netlink.rtnl.marshal import MarshalRtnl
 
+from gre_xdp.netlink import family
 from gre_xdp.netlink.interest import Interest
-from gre_xdp.netlink.neighbours import NUD_FAILED
+from gre_xdp.netlink.neighbours import NTF_EXT_LEARNED, NUD_FAILED
 from gre_xdp.netlink.routes import Address
 
 # What the kernel may have to tell while we are busy, in bytes: some ten thousand changes.
@@ -29,12 +31,8 @@ _DATAGRAMS_AT_ONCE = 64
 # RTNLGRP_…: links, neighbours, addresses, routes, rules, settings (forwarding), next hop objects.
 _GROUPS = (1, 3, 5, 9, 7, 11, 8, 19, 24, 25, 32)
 _NLMSG_MIN_TYPE = 16
-_RTM_NEWROUTE, _RTM_DELROUTE = 24, 25
-_RTM_NEWNEIGH, _RTM_DELNEIGH = 28, 29
 _RTM_F_CLONED = 0x200
-_NTF_EXT_LEARNED = 0x10
-_AF_INET = int(socket.AF_INET)
-_AF_INET6 = int(socket.AF_INET6)
+_FAMILIES = (family(4), family(6))
 
 _log = logging.getLogger("gre_xdp.monitor")
 
@@ -105,16 +103,16 @@ class Monitor:
     def _take(self, data: bytes) -> None:
         for message in self._marshal.parse(data):
             kind = message["header"]["type"]
-            if kind in (_RTM_NEWROUTE, _RTM_DELROUTE):
+            if kind in (RTM_NEWROUTE, RTM_DELROUTE):
                 if self._is_of_interest(message):
                     self._on_change(_name(kind))
-            elif kind in (_RTM_NEWNEIGH, _RTM_DELNEIGH):
+            elif kind in (RTM_NEWNEIGH, RTM_DELNEIGH):
                 self._judge_neighbour(kind, message)
             elif kind >= _NLMSG_MIN_TYPE:
                 self._on_change(_name(kind))
 
     def _is_of_interest(self, message: Any) -> bool:
-        if message["flags"] & _RTM_F_CLONED or message["family"] not in (_AF_INET, _AF_INET6):
+        if message["flags"] & _RTM_F_CLONED or message["family"] not in _FAMILIES:
             return False
         destination = message.get_attr("RTA_DST")
         # The kernel leaves out an address of zeros.
@@ -125,7 +123,7 @@ class Monitor:
     def _judge_neighbour(self, kind: int, message: Any) -> None:
         """Of neighbours only next hops matter, and only that they are lost or somebody else's."""
         is_failed = bool(message["state"] & NUD_FAILED)
-        is_taken = kind == _RTM_DELNEIGH or not message["flags"] & _NTF_EXT_LEARNED
+        is_taken = kind == RTM_DELNEIGH or not message["flags"] & NTF_EXT_LEARNED
         destination = message.get_attr("NDA_DST") if is_failed or is_taken else None
         if destination is None:
             return

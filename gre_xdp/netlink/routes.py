@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
-import socket
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from gre_xdp.netlink import PROTOCOL, Netlink, NetlinkError
+from gre_xdp.netlink import PROTOCOL, Netlink, NetlinkError, family
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -59,18 +58,12 @@ class Path:
     is_local: bool
 
 
-def _family(version: int) -> int:
-    return int(socket.AF_INET if version == 4 else socket.AF_INET6)
-
-
 def list_own_routes(netlink: Netlink) -> list[RouteEntry]:
     """The routes that carry our protocol number; the kernel picks them out of the main table."""
     return [
         _route(message, version)
         for version in (4, 6)
-        for message in netlink.get_routes(
-            family=_family(version), table=_MAIN_TABLE, proto=PROTOCOL
-        )
+        for message in netlink.get_routes(family=family(version), table=_MAIN_TABLE, proto=PROTOCOL)
         if message["type"] == _RTN_UNICAST
     ]
 
@@ -86,7 +79,7 @@ def list_rivals(netlink: Netlink, destinations: Collection[Network]) -> list[Rou
         lengths = {each.prefixlen for each in wanted}
         if not wanted:
             continue
-        for message in netlink.get_routes(family=_family(version), table=_MAIN_TABLE):
+        for message in netlink.get_routes(family=family(version), table=_MAIN_TABLE):
             is_candidate = (
                 message["type"] == _RTN_UNICAST
                 and message["dst_len"] in lengths
@@ -133,7 +126,7 @@ def path_to(netlink: Netlink, address: Address, source: Address | None = None) -
     The MTU is that of the configured route: what the kernel has learned about the path comes and
     goes.
     """
-    question = {"dst": str(address), "family": _family(address.version)}
+    question = {"dst": str(address), "family": family(address.version)}
     if source is not None:
         question["src"] = str(source)
     try:
@@ -189,12 +182,12 @@ def put(
     if gateway is not None and gateway.version == destination.version:
         next_hop = {"gateway": str(gateway), "flags": _RTNH_F_ONLINK}
     elif gateway is not None:
-        via = {"family": _family(gateway.version), "addr": str(gateway)}
+        via = {"family": family(gateway.version), "addr": str(gateway)}
         next_hop = {"via": via, "flags": _RTNH_F_ONLINK}
     netlink.route(
         "replace" if replace else "add",
         dst=str(destination),
-        family=_family(destination.version),
+        family=family(destination.version),
         oif=ifindex,
         proto=PROTOCOL,
         table=_MAIN_TABLE,
@@ -208,7 +201,7 @@ def delete(netlink: Netlink, destination: Network, ifindex: int) -> None:
     netlink.route(
         "del",
         dst=str(destination),
-        family=_family(destination.version),
+        family=family(destination.version),
         oif=ifindex,
         proto=PROTOCOL,
         table=_MAIN_TABLE,

@@ -21,7 +21,7 @@ from gre_xdp.host import Host
 from gre_xdp.netlink import drivers
 from gre_xdp.netlink.addresses import AddressOn
 from gre_xdp.netlink.bypassed import Chain, Traffic
-from gre_xdp.netlink.neighbours import Neighbour
+from gre_xdp.netlink.neighbours import NUD_FAILED, NUD_PERMANENT, Neighbour
 from gre_xdp.netlink.routes import RouteEntry
 from gre_xdp.netlink.veths import Peer
 from hosts import (
@@ -98,7 +98,7 @@ def veth(peer: Peer | None, *, features: int | None) -> Facts:
 
 
 def unresolved(found: Neighbour) -> Neighbour:
-    return replace(found, is_resolved=False)
+    return replace(found, state=NUD_FAILED)
 
 
 def many_neighbours(count: int, **changes: Any) -> tuple[Neighbour, ...]:
@@ -492,7 +492,9 @@ HEALTHY = {
     "oldest-bcc": machine(bcc="0.26.0"),
     "newer-bcc": machine(bcc="0.31.0+ds-1"),
     "no-bpffs-yet": machine(has_bpffs=False),
-    "many-static-neighbours": facts(host=host(neighbours=many_neighbours(2000, is_static=True))),
+    "many-static-neighbours": facts(
+        host=host(neighbours=many_neighbours(2000, state=NUD_PERMANENT))
+    ),
     "many-kept-neighbours": facts(host=host(neighbours=many_neighbours(2000, is_kept=True))),
     "room-for-neighbours": facts(host=host(neighbours=many_neighbours(800))),
     "limits-untold": facts(host=host(neighbours=many_neighbours(2000)), neighbour_limits={}),
