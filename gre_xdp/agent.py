@@ -13,7 +13,7 @@ import signal
 import time
 from pathlib import Path
 
-from gre_xdp import agent_lock, errors, mtu_probe, reconcile, rollback
+from gre_xdp import agent_lock, errors, mtu_probe, reconcile, rollback, writer_lock
 from gre_xdp import config as configuration
 from gre_xdp.exporter import Exporter
 from gre_xdp.history import History
@@ -39,7 +39,7 @@ _log = logging.getLogger("gre_xdp.agent")
 
 def run(path: Path) -> None:
     """Run until SIGTERM or SIGINT; the data plane stays. Raises ``GreXdpError`` at the start."""
-    reconcile.require_root()
+    writer_lock.require_root()
     with agent_lock.hold(path):
         asyncio.run(Agent(path).run())
 

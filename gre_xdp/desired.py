@@ -305,7 +305,7 @@ def device_mtu_of(tunnel: Tunnel, host: Host, path: Path | None) -> int:
 
     Raises ``HostError``, ``ConfigError`` when the path does not leave enough.
     """
-    carries = underlay.mtu(path, host.links.values()) or _DEFAULT_UNDERLAY_MTU
+    carries = underlay.mtu(path, host.link_of) or _DEFAULT_UNDERLAY_MTU
     fits = overhead.tunnel_mtu(carries, tunnel)
     if path is not None:
         preflight.refuse_mtu(tunnel, underlay=carries, fits=fits)
@@ -330,9 +330,5 @@ def _next_hop(host: Host, path: Path) -> list[Resource]:
     egress = host.link_of(path.ifindex)
     if egress is None or egress.is_noarp:
         return []
-    is_static = any(
-        neighbour.is_static
-        for neighbour in host.neighbours
-        if neighbour.ifindex == path.ifindex and neighbour.address == path.next_hop
-    )
+    is_static = (path.ifindex, path.next_hop) in host.static_neighbours
     return [] if is_static else [NextHop(egress.name, path.next_hop)]

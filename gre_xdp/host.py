@@ -72,6 +72,13 @@ class Host:
         """The device with an index."""
         return self._by_index.get(ifindex)
 
+    @cached_property
+    def static_neighbours(self) -> frozenset[tuple[int, Address]]:
+        """Permanent entries that somebody has made: index of the device, and address."""
+        return frozenset(
+            (found.ifindex, found.address) for found in self.neighbours if found.is_static
+        )
+
     def name_of(self, ifindex: int) -> str:
         """The name of the device with an index, or the index itself."""
         link = self.link_of(ifindex)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from gre_xdp import abi, sysctl
-from gre_xdp.datapath import DataPath, pinned_links, program_ids
+from gre_xdp.datapath import DataPath, PinnedLink, program_ids
 from gre_xdp.device_settings import is_ready, read_ipv6_mtu
 from gre_xdp.encoding import decode_tags, encode_vlan
 from gre_xdp.host import Host
@@ -20,6 +20,7 @@ from gre_xdp.resources import (
     Payload,
     Policy,
     Port,
+    Program,
     Resource,
     State,
     Sysctl,
@@ -41,12 +42,14 @@ def observe(
     memory: Memory,
     *,
     tunnels: Placement,
+    attached: Sequence[PinnedLink],
     places: Sequence[Pins],
     digest: str,
 ) -> State:
     """Read back what we made. ``digest`` is preferred where several programs are pinned.
 
-    ``places`` are where attachments may be pinned: by this version, and by those of other layouts.
+    ``attached`` are the attachments; their programs are pinned in ``places``, by this version and
+    by those of other layouts.
     """
     resources: list[Resource] = []
     for path in memory.sysctls:
@@ -58,7 +61,7 @@ def observe(
         resources += _targets(data_path, host)
         resources += _ports(data_path, host)
         resources += [placed.entry for placed in tunnels.by_name.values()]
-    resources += _attachments(places, host)
+    resources += _attachments(attached, program_ids(places), host)
     pairs = host.tunnel_pairs
     ours = {pair.device.index: tunnel for tunnel, pair in pairs.items()}
     for tunnel, pair in pairs.items():
@@ -103,10 +106,11 @@ def _targets(data_path: DataPath, host: Host) -> list[Resource]:
     return [Target(link.name) for link in links if link is not None]
 
 
-def _attachments(places: Sequence[Pins], host: Host) -> list[Resource]:
-    programs = program_ids(places)
+def _attachments(
+    attached: Sequence[PinnedLink], programs: Mapping[int, tuple[Program, str]], host: Host
+) -> list[Resource]:
     found: list[Resource] = []
-    for link in pinned_links(places):
+    for link in attached:
         device = host.link_of(link.ifindex) if link.ifindex else None
         program, digest = programs.get(link.program_id, ("port", "unknown"))
         if device is None:

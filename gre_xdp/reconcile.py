@@ -6,15 +6,13 @@ This is the whole of ``apply``, ``diff`` and ``down``, and what the agent repeat
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
-from gre_xdp import desired, errors, memory, migration, pins, tunnel_maps
+from gre_xdp import desired, errors, memory, migration, pins, tunnel_maps, writer_lock
 from gre_xdp.datapath import DataPath, pinned_links, source_digest
 from gre_xdp.desired import Desired
 from gre_xdp.guardian import Journal
@@ -38,6 +36,7 @@ from gre_xdp.steps import (
     sweep,
 )
 from gre_xdp.tunnel_maps import Placement
+from gre_xdp.writer_lock import WriterLock, require_root
 
 # A step may take something else with it (a device that goes down takes routes along): what is
 # missing after the first pass is brought back by the second, and missing then is drift.
@@ -74,7 +73,7 @@ def apply(config: Config, progress: Progress = no_progress) -> list[Step]:
     Either all of them took effect or none: raises ``ApplyError`` or another ``GreXdpError`` after
     undoing, ``DriftError`` when the kernel does not hold what it was given.
     """
-    with _lock() as lock, _open_kernel() as kernel:
+    with writer_lock.hold() as lock, _open_kernel() as kernel:
         kernel.progress = progress
         return _apply(kernel, lock, config, is_strict=True).steps
 
@@ -85,7 +84,7 @@ def keep(config: Config, *, takes_over: bool = False) -> Outcome:
     Another version's data plane is taken over when it starts, and not later: then somebody else has
     put it there. Raises ``GreXdpError``.
     """
-    with _lock() as lock, _open_kernel() as kernel:
+    with writer_lock.hold() as lock, _open_kernel() as kernel:
         if kernel.formers and not takes_over:
             raise errors.HostError(
                 "another version of gre-xdp has taken over here",
@@ -102,7 +101,7 @@ def differences(config: Config) -> Outcome:
         return Outcome(steps, wanted)
 
 
-def _apply(kernel: Kernel, lock: _Lock, config: Config, *, is_strict: bool) -> Outcome:
+def _apply(kernel: Kernel, lock: WriterLock, config: Config, *, is_strict: bool) -> Outcome:
     wanted = Desired()
 
     def remaining() -> list[Step]:
@@ -151,7 +150,7 @@ def believe_path_mtu(local: Address, remote: Address, mtu: int, until_s: float) 
 
     News is what changes the tunnels: something narrower than what was believed so far.
     """
-    with _lock():
+    with writer_lock.hold():
         notes = memory.Memory.of_namespace(namespaces.cookie())
         before = notes.path_mtu(local, remote)
         if before is not None and before < mtu:
@@ -162,13 +161,13 @@ def believe_path_mtu(local: Address, remote: Address, mtu: int, until_s: float) 
 
 def note_probes(probes: dict[str, tuple[int, float]]) -> None:
     """Note for ``show`` and the metrics how far each tunnel's probes come."""
-    with _lock():
+    with writer_lock.hold():
         memory.Memory.of_namespace(namespaces.cookie()).note_probes(probes)
 
 
 def keep_next_hops(config: Config) -> list[Step]:
     """Keep the outer next hops resolved, and touch nothing else; returns the steps it took."""
-    with _lock() as lock, _open_kernel() as kernel:
+    with writer_lock.hold() as lock, _open_kernel() as kernel:
         observed, host = _observe(kernel, config.tunnels)
         kept = {key: found for key, found in observed.items() if isinstance(found, NextHop)}
         with _undoing(kernel, lock) as journal:
@@ -208,7 +207,7 @@ def _verify(remaining: list[Step]) -> None:
 
 def down(progress: Progress = no_progress) -> list[Step]:
     """Remove everything that we made in this namespace, and nothing else."""
-    with _lock() as lock, _open_kernel() as kernel:
+    with writer_lock.hold() as lock, _open_kernel() as kernel:
         kernel.progress = progress
         with _undoing(kernel, lock) as journal:
             _verify(_converge(kernel, journal, lambda: plan({}, _observe(kernel, ())[0])))
@@ -259,9 +258,10 @@ def _plan(kernel: Kernel, config: Config) -> tuple[list[Step], Desired]:
 
 def _observe(kernel: Kernel, tunnels: Sequence[Tunnel]) -> tuple[State, Host]:
     ends = [(tunnel.local, tunnel.remote) for tunnel in tunnels]
-    attached = frozenset(link.ifindex for link in pinned_links(kernel.places))
+    attached = pinned_links(kernel.places)
+    ours = frozenset(link.ifindex for link in attached)
     destinations = [route for tunnel in tunnels for route in tunnel.routes]
-    host = read_host(kernel.netlink, ends, attached, destinations=destinations)
+    host = read_host(kernel.netlink, ends, ours, destinations=destinations)
     kernel.links = dict(host.links)
     _read_tunnels(kernel, host.links)
     observed = observe(
@@ -270,6 +270,7 @@ def _observe(kernel: Kernel, tunnels: Sequence[Tunnel]) -> tuple[State, Host]:
         host,
         kernel.memory,
         tunnels=kernel.tunnels,
+        attached=attached,
         places=kernel.places,
         digest=source_digest(),
     )
@@ -285,7 +286,7 @@ def _read_tunnels(kernel: Kernel, links: dict[str, Link]) -> None:
 
 
 @contextlib.contextmanager
-def _undoing(kernel: Kernel, lock: _Lock) -> Iterator[Journal]:
+def _undoing(kernel: Kernel, lock: WriterLock) -> Iterator[Journal]:
     """Undo the steps that the block has begun when it fails, is interrupted, or the process dies.
 
     The last is the guardian's part, and so is the rest of an undoing that is interrupted itself.
@@ -336,7 +337,7 @@ def undo_after_death(begun: Sequence[Step], lock: int) -> None:
             _read_tunnels(kernel, list_links(kernel.netlink))
             _undo(kernel, begun)
     finally:
-        _release(_lock_path(), lock)
+        writer_lock.release(lock)
 
 
 def _execute_all(kernel: Kernel, steps: list[Step], journal: Journal) -> None:
@@ -410,78 +411,3 @@ def _open_kernel() -> Iterator[Kernel]:
             f"reading the kernel's state failed: {_words(error)}",
             remedy="try again; if it stays, report it with your kernel version (uname -r)",
         ) from error
-
-
-def require_root() -> None:
-    """Raise ``PrivilegeError`` for an ordinary user."""
-    if os.geteuid() != 0:
-        raise errors.PrivilegeError(
-            "this needs root: it reads and changes pinned BPF maps and network devices",
-            remedy="run it as root, for instance with sudo",
-        )
-
-
-@dataclass(slots=True)
-class _Lock:
-    """What the one writer holds."""
-
-    descriptor: int
-    is_guardians: bool = False  # the guardian has work to do, and releases it afterwards
-
-
-@contextlib.contextmanager
-def _lock() -> Iterator[_Lock]:
-    """One writer at a time in a network namespace; others wait. Raises ``HostError``."""
-    require_root()
-    try:
-        path = _lock_path()
-        lock = _Lock(_acquire(path))
-    except OSError as error:
-        raise errors.HostError(
-            f"taking the lock of this network namespace: {_words(error)}",
-            remedy=f"see to it that root can make files in {memory.RUN_DIRECTORY}",
-        ) from error
-    try:
-        yield lock
-    finally:
-        if lock.is_guardians:
-            os.close(lock.descriptor)
-        else:
-            _release(path, lock.descriptor)
-
-
-def _lock_path() -> Path:
-    return memory.RUN_DIRECTORY / f"{namespaces.cookie()}.lock"
-
-
-def _acquire(path: Path) -> int:
-    """Wait for the lock; returns the descriptor that holds it."""
-    while True:
-        memory.make_directory()
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except FileNotFoundError:
-            # The last writer of another namespace has just removed the directory.
-            continue
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            # The one before us may have removed the file while we waited for it.
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(descriptor), path.stat()):
-                    return descriptor
-        except BaseException:
-            # Whoever leaves without closing it keeps everybody else waiting.
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
-
-
-def _release(path: Path, descriptor: int) -> None:
-    """Let the next one write, who minds neither the file nor the directory."""
-    with contextlib.suppress(OSError):
-        path.unlink()
-    # Closing is not enough while a guardian that is about to end has it open, too.
-    with contextlib.suppress(OSError):
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
-    os.close(descriptor)
-    memory.remove_directory_if_empty()

@@ -84,6 +84,11 @@ class Kernel:
             self.links[name] = get_link(self.netlink, self.ifindex(name))
         return self.links[name]
 
+    def forget_links(self, tunnel_device: str) -> None:
+        """Both ends of a tunnel's device are gone."""
+        for name in (tunnel_device, inner_name(tunnel_device)):
+            self.links.pop(name, None)
+
 
 def execute(kernel: Kernel, step: Step) -> None:
     """Carry out a step; raises ``OSError``, ``NetlinkError``, ``GreXdpError``."""
@@ -114,8 +119,7 @@ def execute_together(kernel: Kernel, batch: list[Step]) -> None:
     inner = [_known_ifindex(kernel, inner_name(name)) for name in names]
     links.delete_many(kernel.netlink, [index for index in inner if index is not None])
     for name in names:
-        kernel.links.pop(name, None)
-        kernel.links.pop(inner_name(name), None)
+        kernel.forget_links(name)
 
 
 def _put(kernel: Kernel, new: Resource, old: Resource | None) -> None:
@@ -164,8 +168,7 @@ def _delete(kernel: Kernel, old: Resource) -> None:
             # By the inner end: somebody may have renamed the other.
             inner = inner_name(old.name)
             _delete_at(kernel, inner, lambda index: links.delete(kernel.netlink, index))
-            for name in (inner, old.name):
-                kernel.links.pop(name, None)
+            kernel.forget_links(old.name)
         case TunnelAddress():
             address = old.address
             _delete_at(

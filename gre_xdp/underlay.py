@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable
 
 from gre_xdp.model import Tunnel
 from gre_xdp.netlink import Netlink
@@ -10,11 +10,14 @@ from gre_xdp.netlink.links import Link, list_links
 from gre_xdp.netlink.routes import Path, paths
 
 
-def mtu(path: Path | None, links: Iterable[Link]) -> int | None:
-    """The MTU of a path in bytes: of its route or its device, whichever is less."""
+def mtu(path: Path | None, links: Callable[[int], Link | None]) -> int | None:
+    """The MTU of a path in bytes: of its route or its device, whichever is less.
+
+    ``links`` gives the device with an index.
+    """
     if path is None:
         return None
-    egress = next((link for link in links if link.index == path.ifindex), None)
+    egress = links(path.ifindex)
     candidates = [path.mtu, egress.mtu if egress else None]
     return min([found for found in candidates if found], default=None)
 
@@ -24,4 +27,4 @@ def current_mtu(tunnel: Tunnel) -> int | None:
     with Netlink() as netlink:
         ends = (tunnel.local, tunnel.remote)
         path = paths(netlink, [ends]).between[ends]
-        return mtu(path, list_links(netlink).values())
+        return mtu(path, {link.index: link for link in list_links(netlink).values()}.get)

@@ -137,14 +137,14 @@ def apply(options: Options, file: Path | None, confirm_within: int | None) -> No
     nobody confirms the change in time: a process that was left behind sees to it, or else the
     agent, and after a reboot whoever reads the file first.
     """
-    from gre_xdp import agent_lock, config, reconcile
+    from gre_xdp import agent_lock, config, reconcile, writer_lock
     from gre_xdp import rollback as library
     from gre_xdp.history import History
 
     path = file or options.config
     text = config.decode(config.read(path), config.shown(path))
     wanted = config.parse(text, config.shown(path))
-    reconcile.require_root()
+    writer_lock.require_root()
     history = History(path)
     if library.restore_file_if_over(history):
         output.warn(f"{path} held a change that was never confirmed, and holds the former text now")
@@ -244,7 +244,7 @@ def down(options: Options, yes: bool) -> None:
     back; an agent that runs here is stopped first. Asks first on a terminal; without one, as in a
     script, it does not.
     """
-    from gre_xdp import agent_lock, history, reconcile
+    from gre_xdp import agent_lock, history, reconcile, writer_lock
 
     if sys.stdin.isatty() and not yes:
         where = f"network namespace {options.netns}" if options.netns else "this network namespace"
@@ -252,7 +252,7 @@ def down(options: Options, yes: bool) -> None:
         if not click.confirm(question, err=True):
             output.note("nothing was removed")
             raise click.exceptions.Exit(1)
-    reconcile.require_root()
+    writer_lock.require_root()
     stopped = agent_lock.stop()
     if stopped is not None:
         output.note(f"stopped the agent (pid {stopped.pid})")

@@ -31,10 +31,10 @@ from gre_xdp_cli.signals import terminable
 @pass_options
 def confirm(options: Options, file: Path | None) -> None:
     """Keep what apply --confirm-within has changed."""
-    from gre_xdp import errors, reconcile
+    from gre_xdp import errors, writer_lock
     from gre_xdp.history import History
 
-    reconcile.require_root()
+    writer_lock.require_root()
     path = file or options.config
     if not History(path).confirm():
         raise errors.HostError(
@@ -61,11 +61,11 @@ def rollback(options: Options, file: Path | None) -> None:
     It is written back into the file; what the file held is kept beside it as FILE.rolled-back. A
     change that waits for confirmation is taken back at once. Doing it twice undoes it.
     """
-    from gre_xdp import reconcile
     from gre_xdp import rollback as library
+    from gre_xdp import writer_lock
     from gre_xdp.history import History
 
-    reconcile.require_root()
+    writer_lock.require_root()
     history = History(file or options.config)
     with terminable():
         steps = library.roll_back(history)

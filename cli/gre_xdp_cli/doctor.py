@@ -69,7 +69,7 @@ def doctor(
     from gre_xdp import doctor as library
 
     if (fix or probe) and os.geteuid() != 0:
-        from gre_xdp.reconcile import require_root
+        from gre_xdp.writer_lock import require_root
 
         require_root()
     path = file or options.config

@@ -235,6 +235,7 @@ def add(options: Options, name: str, words: tuple[str, ...], dry_run: bool, no_a
       pmtudisc, nopmtudisc            whether DF is always set
       mtu BYTES|auto, mss_clamp BYTES|on|off, mtu_probe on|off
       payload ip|ethernet, backing veth
+      device NAME, nexthop A          share a device, selected by the next hop of routes
       address A[/LENGTH], route PREFIX, allowed_source PREFIX: any number of times
 
     They mean what the keys of [[tunnel]] mean, see docs/configuration.md. Numbers are decimal, or
@@ -327,7 +328,7 @@ def _carry_out(
 
     ``edit`` makes the new text of the old one and the file's name.
     """
-    from gre_xdp import agent_lock, config, config_file, reconcile
+    from gre_xdp import agent_lock, config, config_file, reconcile, writer_lock
     from gre_xdp.history import History
 
     path = options.config
@@ -347,7 +348,7 @@ def _carry_out(
                 file.replace(text)
             _report_edited(options, is_edited=text != file.text)
             return
-        reconcile.require_root()
+        writer_lock.require_root()
         history = History(path)
         refuse_pending(history)
         agent = agent_lock.require_agreement(path)

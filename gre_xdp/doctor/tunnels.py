@@ -101,7 +101,7 @@ def _size(
             "it cannot be told how long a packet the way to it takes",
             measured.remedy,
         )
-    carries = underlay.mtu(path, host.links.values())
+    carries = underlay.mtu(path, host.link_of)
     if not isinstance(measured, int) or carries is None:
         return
     fits = overhead.tunnel_mtu(measured, tunnel)

@@ -24,7 +24,7 @@ from scapy.layers.l2 import GRE, Ether
 from scapy.packet import Raw
 
 from agent_helpers import agent
-from gre_xdp import memory, path_learner, reconcile
+from gre_xdp import memory, path_learner, reconcile, writer_lock
 from gre_xdp.lab.topology import Link, Namespace, Node, Topology
 from gre_xdp.netlink import namespaces
 from netns_helpers import Gateway, ping, send_frames, transfer, wait_until
@@ -117,7 +117,7 @@ class NarrowPath:
         gateway = self.gw_a
 
         def forget() -> None:
-            with reconcile._lock():
+            with writer_lock.hold():
                 memory.Memory.of_namespace(namespaces.cookie()).forget_all_but_sysctls()
 
         gateway.call(forget)

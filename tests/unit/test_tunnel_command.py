@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from gre_xdp import agent_lock, config, config_file, errors, history, reconcile
+from gre_xdp import agent_lock, config, config_file, errors, history, reconcile, writer_lock
 from gre_xdp.agent_lock import RunningAgent
 from gre_xdp.model import Config, Tunnel
 from gre_xdp.plan import Step
@@ -74,7 +74,7 @@ def kernel(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(reconcile, "apply", found.apply)
     monkeypatch.setattr(reconcile, "diff", lambda _: STEPS)
-    monkeypatch.setattr(reconcile, "require_root", lambda: None)
+    monkeypatch.setattr(writer_lock, "require_root", lambda: None)
     monkeypatch.setattr(reconcile, "bypassed_chains", list)
     monkeypatch.setattr(agent_lock, "running", lambda: None)
     monkeypatch.setattr(history, "STATE_DIRECTORY", tmp_path_factory.mktemp("history"))
@@ -291,7 +291,7 @@ def test_no_apply_edits_only(
     run: Callable[..., Result], site: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It needs no root, and the kernel is not asked."""
-    monkeypatch.setattr(reconcile, "require_root", lambda: pytest.fail("asked for root"))
+    monkeypatch.setattr(writer_lock, "require_root", lambda: pytest.fail("asked for root"))
     result = run("set", "ams1", "key", "78", "--no-apply")
     assert (result.exit_code, kernel.texts) == (0, [])
     assert result.stdout == f"{site}: edited; gre-xdp apply makes the kernel match\n"
@@ -343,7 +343,7 @@ def test_an_ordinary_user_is_told_before_anything_is_written(
     def refuse() -> None:
         raise problem
 
-    monkeypatch.setattr(reconcile, "require_root", refuse)
+    monkeypatch.setattr(writer_lock, "require_root", refuse)
     assert run("del", "ams1").exit_code == 1
     only_file(site, SITE)
 
