@@ -13,12 +13,14 @@ import signal
 import time
 from pathlib import Path
 
-from gre_xdp import agent_lock, errors, mtu_probe, reconcile, rollback, writer_lock
+from gre_xdp import agent_counters, agent_lock, errors, mtu_probe, reconcile, rollback, writer_lock
 from gre_xdp import config as configuration
+from gre_xdp.agent_counters import AgentCounters
 from gre_xdp.exporter import Exporter
 from gre_xdp.history import History
 from gre_xdp.metrics import AgentState
 from gre_xdp.model import Config
+from gre_xdp.netlink import namespaces
 from gre_xdp.netlink.routes import Address
 from gre_xdp.network_watch import NetworkWatch
 from gre_xdp.pace import DEBOUNCE_S, Pace
@@ -51,7 +53,10 @@ class Agent:
         self._path = path
         self._history = History(path)
         self._config = Config()
-        self._state = AgentState()
+        self._state = AgentState(
+            counters=AgentCounters(agent_counters.path_of(namespaces.cookie()))
+        )
+        self._overruns = 0  # that have been counted
         self._wake = asyncio.Event()
         self._stop = asyncio.Event()
         self._reload = False
@@ -177,7 +182,8 @@ class Agent:
     def _keep_pace(self) -> None:
         """Let the next look wait for its turn, as the last one was."""
         if self._watch is not None:
-            self._state.netlink_overruns = self._watch.overruns
+            self._count("netlink_overruns", self._watch.overruns - self._overruns)
+            self._overruns = self._watch.overruns
             self._pace.note_overruns(self._watch.overruns)
         if self._has_failed:
             self._pace.note_failure()
@@ -249,11 +255,11 @@ class Agent:
         """Repair or report what differs; next hops are kept up in any case."""
         is_repairing = self._config.drift == "repair"
         self._has_failed = False
-        self._state.reconciles += 1
+        self._count("reconciles")
         try:
             if is_repairing:
                 outcome = await asyncio.to_thread(reconcile.keep, self._config)
-                self._state.drift_repairs += len(outcome.steps)
+                self._count("drift_repairs", len(outcome.steps))
             else:
                 await asyncio.to_thread(reconcile.keep_next_hops, self._config)
                 outcome = await asyncio.to_thread(reconcile.differences, self._config)
@@ -286,6 +292,9 @@ class Agent:
             " remedy: something else changes the same things: find out what"
         )
         self._has_failed = self._is_unsettled = True
+
+    def _count(self, name: agent_counters.Name, count: int = 1) -> None:
+        self._state.counters.add(name, count)
 
     def _note_outcome(self, outcome: Outcome) -> None:
         """Say what waits or does not fit, each time that it changes."""

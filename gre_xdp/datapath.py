@@ -400,8 +400,12 @@ def pinned_links(places: Iterable[Pins]) -> list[PinnedLink]:
     found = []
     for place in places:
         for path in _entries(place.links):
-            with bpf.owned(bpf.get(path)) as fd:
-                info = bpf.link_info(fd)
+            try:
+                with bpf.owned(bpf.get(path)) as fd:
+                    info = bpf.link_info(fd)
+            except FileNotFoundError:
+                # Whoever only looks holds no lock: it has just been unpinned.
+                continue
             found.append(PinnedLink(path=path, ifindex=info.ifindex, program_id=info.prog_id))
     return found
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from gre_xdp import __version__, compiler, errors
+from gre_xdp.agent_counters import AgentCounters
 from gre_xdp.netlink import NetlinkError
 from gre_xdp.status import UP, ReasonCount, Snapshot, TunnelStatus, snapshot
 
@@ -28,10 +29,8 @@ class AgentState:
     last_reload_success_timestamp_s: float = 0.0
     reconcile_successful: bool = False
     drift_changes: int = 0
-    drift_repairs: int = 0
     pending: int = 0
-    netlink_overruns: int = 0
-    reconciles: int = 0
+    counters: AgentCounters = field(default_factory=AgentCounters)
 
 
 class DataPathCollector(Collector):
@@ -39,7 +38,8 @@ class DataPathCollector(Collector):
 
     def __init__(self, agent: AgentState | None = None) -> None:
         self._agent = agent
-        self._errors = 0
+        # An exporter alone writes nothing, and counts anew when it starts.
+        self._counters = agent.counters if agent is not None else AgentCounters()
 
     def describe(self) -> list[Metric]:
         """Nothing: registering must not read the maps."""
@@ -52,7 +52,7 @@ class DataPathCollector(Collector):
             found: Snapshot | None = snapshot()
         except (errors.GreXdpError, NetlinkError, OSError):
             found = None
-            self._errors += 1
+            self._counters.add("scrape_errors")
         if found is not None:
             yield from _tunnels(found.tunnels)
             yield from _reasons(found)
@@ -64,7 +64,7 @@ class DataPathCollector(Collector):
         yield CounterMetricFamily(
             "gre_xdp_scrape_errors_total",
             "Scrapes that could not read the data path",
-            value=self._errors,
+            value=self._counters["scrape_errors"],
         )
         yield GaugeMetricFamily(
             "gre_xdp_scrape_duration_seconds",
@@ -191,7 +191,7 @@ def _agent(agent: AgentState) -> Iterator[Metric]:
     yield CounterMetricFamily(
         "gre_xdp_drift_repairs_total",
         "Changes that the agent has made because the kernel or the network had changed",
-        value=agent.drift_repairs,
+        value=agent.counters["drift_repairs"],
     )
     yield GaugeMetricFamily(
         "gre_xdp_pending",
@@ -201,12 +201,12 @@ def _agent(agent: AgentState) -> Iterator[Metric]:
     yield CounterMetricFamily(
         "gre_xdp_reconciles_total",
         "How often the agent has looked at the kernel",
-        value=agent.reconciles,
+        value=agent.counters["reconciles"],
     )
     yield CounterMetricFamily(
         "gre_xdp_netlink_overruns_total",
         "How often the kernel had more to tell than the agent could take, and all was looked at",
-        value=agent.netlink_overruns,
+        value=agent.counters["netlink_overruns"],
     )
 
 

@@ -12,7 +12,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from gre_xdp import desired, errors, memory, migration, pins, tunnel_maps, writer_lock
+from gre_xdp import (
+    agent_counters,
+    desired,
+    errors,
+    memory,
+    migration,
+    pins,
+    tunnel_maps,
+    writer_lock,
+)
 from gre_xdp.datapath import DataPath, pinned_links, source_digest
 from gre_xdp.desired import Desired
 from gre_xdp.guardian import Journal
@@ -216,6 +225,7 @@ def down(progress: Progress = no_progress) -> list[Step]:
             kernel.memory.forget_all_but_sysctls()
             kernel.memory.drop_unfinished()
         with contextlib.suppress(OSError):
+            agent_counters.path_of(namespaces.cookie()).unlink(missing_ok=True)
             _unmount_bpffs_if_ours()
         return journal.steps
 

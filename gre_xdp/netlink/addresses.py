@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass
 
-from gre_xdp.netlink import PROTOCOL, Netlink, family
+from gre_xdp.netlink import PROTOCOL, Netlink, dump, family
 
 _IFA_F_NODAD = 0x02
 
@@ -32,7 +32,7 @@ def list_addresses(netlink: Netlink) -> list[AddressOn]:
             ),
             is_ours=message.get_attr("IFA_PROTO") == PROTOCOL,
         )
-        for message in netlink.get_addr()
+        for message in dump(netlink.get_addr)
     ]
 
 

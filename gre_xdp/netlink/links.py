@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gre_xdp.netlink import DEVICE_GROUP, DOOMED_GROUP, Netlink, NetlinkError
+from gre_xdp.netlink import DEVICE_GROUP, DOOMED_GROUP, Netlink, NetlinkError, dump
 
 _IFF_UP = 0x1
 _IFF_NOARP = 0x80
@@ -37,7 +37,7 @@ class Link:
 
 def list_links(netlink: Netlink) -> dict[str, Link]:
     """All devices of the namespace, by name."""
-    links = (_link(message) for message in netlink.get_links())
+    links = (_link(message) for message in dump(netlink.get_links))
     return {link.name: link for link in links}
 
 

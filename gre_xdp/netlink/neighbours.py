@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
+from functools import partial
 
-from gre_xdp.netlink import PROTOCOL, Netlink, family
+from gre_xdp.netlink import PROTOCOL, Netlink, dump, family
 from gre_xdp.netlink.routes import Address
 
 # Linux 5.16: the kernel probes the entry by itself (NTF_EXT_MANAGED). Externally learned entries
@@ -56,7 +57,7 @@ def list_neighbours(netlink: Netlink) -> list[Neighbour]:
     """The neighbour tables of both families."""
     found = []
     for version in (4, 6):
-        for message in netlink.get_neighbours(family=family(version)):
+        for message in dump(partial(netlink.get_neighbours, family=family(version))):
             address = message.get_attr("NDA_DST")
             if address is None:
                 continue

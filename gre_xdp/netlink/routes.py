@@ -5,9 +5,10 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from gre_xdp.netlink import PROTOCOL, Netlink, NetlinkError, family
+from gre_xdp.netlink import PROTOCOL, Netlink, NetlinkError, dump, family
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -63,7 +64,7 @@ def list_own_routes(netlink: Netlink) -> list[RouteEntry]:
     return [
         _route(message, version)
         for version in (4, 6)
-        for message in netlink.get_routes(family=family(version), table=_MAIN_TABLE, proto=PROTOCOL)
+        for message in _main_table(netlink, version, proto=PROTOCOL)
         if message["type"] == _RTN_UNICAST
     ]
 
@@ -79,7 +80,7 @@ def list_rivals(netlink: Netlink, destinations: Collection[Network]) -> list[Rou
         lengths = {each.prefixlen for each in wanted}
         if not wanted:
             continue
-        for message in netlink.get_routes(family=family(version), table=_MAIN_TABLE):
+        for message in _main_table(netlink, version):
             is_candidate = (
                 message["type"] == _RTN_UNICAST
                 and message["dst_len"] in lengths
@@ -89,6 +90,10 @@ def list_rivals(netlink: Netlink, destinations: Collection[Network]) -> list[Rou
             if is_candidate and _destination(message, version) in wanted:
                 found.append(_route(message, version))
     return found
+
+
+def _main_table(netlink: Netlink, version: int, **only: int) -> list[Any]:
+    return dump(partial(netlink.get_routes, family=family(version), table=_MAIN_TABLE, **only))
 
 
 def _route(message: Any, version: int) -> RouteEntry:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gre_xdp import abi, errors, reconcile, steps
+from gre_xdp import abi, datapath, errors, reconcile, steps
 from gre_xdp.datapath import DataPath
 from gre_xdp.netlink import namespaces
 from gre_xdp.pins import Pins
@@ -163,3 +163,20 @@ def test_maps_of_an_interrupted_start_are_completed(bare_sites: Sites) -> None:
     root.maps.mkdir(parents=True, mode=0o700)
     assert gateway.apply(config_for("a"))
     assert gateway.snapshot().maps[0].name == abi.MAPS[abi.MapIndex.TUNNELS].name
+
+
+def test_a_link_that_is_unpinned_meanwhile_is_no_error(
+    bare_sites: Sites, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever only looks holds no lock: show and scrapes go on while an interface is removed."""
+    gateway = bare_sites.gw_a
+    gateway.apply(config_for("a"))
+    entries = datapath._entries
+
+    def and_one_that_was_there(directory: Path) -> list[Path]:
+        gone = [directory / "999999"] if directory.name == "links" else []
+        return entries(directory) + gone
+
+    with monkeypatch.context() as patch:
+        patch.setattr(datapath, "_entries", and_one_that_was_there)
+        assert [tunnel.name for tunnel in gateway.snapshot().tunnels] == ["fra1"]

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from agent_helpers import CLI, agent
-from gre_xdp import errors, memory, pins, reconcile
+from gre_xdp import agent_counters, errors, memory, pins, reconcile
 from gre_xdp.netlink import namespaces
 from netns_helpers import Gateway, Sites, config_for, ping, wait_until
 
@@ -207,6 +207,25 @@ def test_the_agent_reloads_and_keeps_the_old_file_when_the_new_is_bad(
         process.send_signal(signal.SIGHUP)
         assert wait_until(lambda: _metric(gateway, "config_last_reload_successful") == 1)
         assert [tunnel.name for tunnel in gateway.snapshot().tunnels] == ["ams1"]
+
+
+def test_what_an_agent_has_counted_outlives_it(bare_sites: Sites, tmp_path: Path) -> None:
+    """Also kill -9; down forgets it."""
+    toml = config_for("a").replace('exporter = ""', 'exporter = "127.0.0.1:9747"')
+    gateway = bare_sites.gw_a
+    cookie = gateway.call(namespaces.cookie)
+    with agent(gateway, tmp_path, toml) as process:
+        gateway.run(["ip", "route", "del", "10.2.0.0/24", "dev", "fra1"])
+        assert wait_until(lambda: _metric(gateway, "drift_repairs_total") > 0)
+        before = _metric(gateway, "drift_repairs_total"), _metric(gateway, "reconciles_total")
+        process.kill()
+        process.wait()
+    with agent(gateway, tmp_path, toml):
+        assert _metric(gateway, "drift_repairs_total") >= before[0]
+        assert _metric(gateway, "reconciles_total") >= before[1]
+    assert agent_counters.path_of(cookie).exists()
+    gateway.down()
+    assert not agent_counters.path_of(cookie).exists()
 
 
 def _metric(gateway: Gateway, name: str) -> float:

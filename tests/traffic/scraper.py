@@ -14,8 +14,6 @@ from gre_xdp.lab.topology import Namespace
 PORT = 9747
 _INTERVAL_S = 0.05
 _TIMEOUT_S = 5.0
-# Of the process that serves them, not of the data path.
-_OF_THE_PROCESS = ("gre_xdp_scrape_errors", "gre_xdp_drift_repairs")
 
 Series = tuple[str, tuple[tuple[str, str], ...]]
 
@@ -36,7 +34,7 @@ def read(namespace: Namespace) -> dict[Series, float]:
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(text)
-        if family.type == "counter" and family.name not in _OF_THE_PROCESS
+        if family.type == "counter"
         for sample in family.samples
     }
 

@@ -351,11 +351,11 @@ AGENT = AgentState(
     last_reload_successful=True,
     last_reload_success_timestamp_s=1700000000.0,
     drift_changes=2,
-    drift_repairs=5,
     pending=1,
-    netlink_overruns=3,
-    reconciles=9,
 )
+AGENT.counters.add("drift_repairs", 5)
+AGENT.counters.add("netlink_overruns", 3)
+AGENT.counters.add("reconciles", 9)
 AGENT_ONLY = {
     n
     for n in LABELS
